@@ -31,7 +31,6 @@ from .mixture_sections import (
     ProposeConfig as ProposeConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
-    baseline_temperature as baseline_temperature,
     best_place as best_place,
 )
 from .objective_section import (

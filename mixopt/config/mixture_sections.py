@@ -45,12 +45,6 @@ def best_place(name: str) -> int | None:
     return int(place) if is_place else None
 
 
-def baseline_temperature(name: str) -> float | None:
-    """Return 2.0 for the baseline `temperature_2`; None for another name."""
-    text = name.removeprefix("temperature_")
-    return float(text) if text != name else None
-
-
 def _baselines(content: Any, info: ValidationInfo) -> Any:
     """Return weights by name, None for known baselines, from a mapping or a list of entries."""
     if isinstance(content, dict):
@@ -68,10 +62,6 @@ def _baselines(content: Any, info: ValidationInfo) -> Any:
                     f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
                 )
             names += [f"best_trial_{place}" for place in range(2, value + 1)]
-        elif name == "temperature":
-            if value is None or not _is_number(value) or not value > 0:
-                raise ValueError(f"temperature: should be greater than 0, got {value!r}")
-            names = [f"temperature_{value:g}"]
         else:
             weights = from_file(value, info)
         if repeated := baselines.keys() & names:
@@ -96,7 +86,7 @@ class ValidateConfig(Section):
             natural=None, uniform=None, unimax=None, best_trial=None
         ),
         description="baselines of proposals: natural, uniform, unimax, best_trial,"
-        " {best_trial: N}, {temperature: T}, {NAME: weights or a file}",
+        " {best_trial: N}, {NAME: weights or a file}",
     )
 
     @property
@@ -110,11 +100,10 @@ class ValidateConfig(Section):
             raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
         baseline_names = get_args(KnownBaseline)
         for name, weights in self.baselines.items():
-            of_number = best_place(name) is not None or baseline_temperature(name) is not None
-            if weights is None and name not in baseline_names and not of_number:
+            if weights is None and name not in baseline_names and best_place(name) is None:
                 raise ValueError(
                     f"unknown baseline {name!r}{did_you_mean(name, baseline_names)}; known:"
-                    f" {', '.join(baseline_names)}, {{best_trial: N}}, {{temperature: T}}, or"
+                    f" {', '.join(baseline_names)}, {{best_trial: N}}, or"
                     " {NAME: FILE} for a mixture of your own"
                 )
             if weights is not None and name in baseline_names:
@@ -189,7 +178,7 @@ EARLIER_TRIALS = 16  # default of new trials, in addition to those of an earlier
 class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
-    method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = optional(
+    method: Literal["axial", "dirichlet", "anneals"] | None = optional(
         "axial: one mixture per domain, then Dirichlet draws (default with at least 2 trials"
         " per domain + 2); anneals: one mixture per source"
     )
@@ -315,7 +304,7 @@ class DesignConfig(Section):
     def _check_stages(self) -> None:
         if self.stages is None:
             return
-        if self.anneals is not None or self.method in ("axial", "sobol"):
+        if self.anneals is not None or self.method == "axial":
             raise ValueError(f"stages: method: {self.method} varies all domains; remove one")
         if not self.stages or self.stages[0] == "all":
             raise ValueError("stages: the first must be within or between; all needs results")

@@ -4,7 +4,6 @@ from .baselines import (
     baseline_mixture as baseline_mixture,
     best_trial as best_trial,
     known_baseline as known_baseline,
-    tempered as tempered,
     unimax as unimax,
 )
 from .best_mixture import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixopt.config import baseline_temperature, best_place
+from mixopt.config import best_place
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
@@ -64,11 +64,9 @@ def baseline_mixture(
 
 def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun) -> Mixture | None:
     """Return the mixture of a baseline; None if it depends on the trials."""
-    natural, temperature = Mixture.natural(full.inventory), baseline_temperature(name)
+    natural = Mixture.natural(full.inventory)
     if weights is not None:
         return full.by_phase(Mixture(weights).over(natural.domains))
-    if temperature is not None:
-        return full.by_phase(tempered(natural, temperature))
     mixtures = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
     mixture = unimax(full) if name == "unimax" else mixtures.get(name)
     return None if mixture is None else full.by_phase(mixture)
@@ -105,14 +103,6 @@ def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[st
     row = list(best.values())[place - 1]
     weights_D = finished.weights()[row]
     return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)
-
-
-def tempered(natural: Mixture, temperature: float) -> Mixture:
-    """Return natural shares to the power 1 / temperature, normalised."""
-    logs_D = np.log(np.maximum(natural.array, np.finfo(float).tiny)) / temperature
-    powers_D = np.exp(logs_D - logs_D.max())
-    powers_D[natural.array == 0] = 0.0
-    return Mixture.from_array(natural.domains, powers_D / powers_D.sum())
 
 
 def unimax(full: FullRun) -> Mixture:

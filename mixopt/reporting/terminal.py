@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from mixopt.config import baseline_temperature, best_place
+from mixopt.config import best_place
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, Phases, branch_shares
 from mixopt.objective import (
@@ -199,8 +199,7 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
 
 def is_usual(baseline: str) -> bool:
     """Return whether a baseline is defined by mixopt, not by the user."""
-    place = best_place(baseline), baseline_temperature(baseline)
-    return baseline in USUAL or place != (None, None)
+    return baseline in USUAL or best_place(baseline) is not None
 
 
 def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:

@@ -217,16 +217,14 @@ def _sampled(
         return allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
     if (phases := Phases.of(config.phases)) is not None:
         return allowed.inside(_by_phase(phases, natural, count, rng))
-    if config.method != "sobol":
-        natural_D, draws = natural.over(constraints.domains).array, MULTIPLIER * count
-        drawn_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
-        if len(drawn_ND) >= count:
-            return drawn_ND[rng.choice(len(drawn_ND), count, replace=False)]
-        say(
-            f"Dirichlet draws found {len(drawn_ND)} of {count} distinct mixtures ({accepted} of"
-            f" {draws} draws, {accepted / draws:.2g}, met the limits); Sobol points are tried"
-            " instead (design.method: sobol)"
-        )
+    natural_D, draws = natural.over(constraints.domains).array, MULTIPLIER * count
+    drawn_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
+    if len(drawn_ND) >= count:
+        return drawn_ND[rng.choice(len(drawn_ND), count, replace=False)]
+    say(
+        f"Dirichlet draws found {len(drawn_ND)} of {count} distinct mixtures ({accepted} of"
+        f" {draws} draws, {accepted / draws:.2g}, met the limits); Sobol points are tried instead"
+    )
     return sobol_mixtures(allowed, count, rng=rng)
 
 

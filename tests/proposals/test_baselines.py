@@ -12,7 +12,7 @@ from mixopt.config import ValidateConfig
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
+from mixopt.proposals import FullRun, baseline_mixture, unimax
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)
@@ -33,7 +33,6 @@ def test_known_baselines_are_what_they_are_called_and_a_user_s_own_needs_all_dom
     assert mixture_of(name="best_trial")["code"] == 0.5
     assert mixture_of(name="unimax") == unimax(FullRun(SIZES, 1000))
     assert mixture_of(name="control") == NATURAL
-    assert mixture_of(name="temperature_2") == tempered(NATURAL, 2.0)
     assert unimax(FullRun(SIZES)) == Mixture.uniform(NATURAL.domains)
     weights = {"code": 0.5, "books": 0.25, "web": 0.25}
     assert mixture_of(name="ours", weights=weights).domains == NATURAL.domains
@@ -52,10 +51,7 @@ def test_best_trial_3_stands_for_three_baselines_and_one_that_is_not_there_is_na
     assert ValidateConfig(**config.model_dump()) == config
 
 
-def test_a_temperature_flattens_shares_and_unimax_caps_small_domains():
-    roots = np.sqrt(NATURAL.array)
-    assert tempered(NATURAL, 2.0).array == pytest.approx(roots / roots.sum())
-    assert tempered(Mixture({"a": 0.0, "b": 1.0}), 100.0)["a"] == 0.0
+def test_unimax_caps_small_domains():
     # 1,200 tokens: 400 each, but books has 2 x 50 and code 2 x 150; web takes what is left.
     found = unimax(FullRun(SIZES, 1200, max_epochs=2))
     assert found.array == pytest.approx(np.array([800, 300, 100]) / 1200)

@@ -64,7 +64,7 @@ def test_draws_have_the_distribution_of_regmix_written_out():
 
 LIMITS = {
     "dirichlet": {"bounds": {"web": (0, 0.6), "code": (0.05, 0.4)}},
-    "sobol": {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
+    "group": {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
     "axial": {"proportions": {"text": {"web": 3, "books": 1}}},
 }
 
@@ -73,7 +73,7 @@ LIMITS = {
     ("method", "limits"),
     [
         pytest.param(method, LIMITS[other], marks=[pytest.mark.nightly] * (method != other))
-        for method, other in product(LIMITS, repeat=2)
+        for method, other in product(("dirichlet", "axial"), LIMITS)
     ],
 )
 def test_designs_keep_to_limits_and_to_the_most_usage(method, limits):
@@ -121,12 +121,11 @@ def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing():
     said: list[str] = []
     trials = design(max_usage=usage, trials=64, say=said.append)
     assert re.match(r"Dirichlet draws found [0-9] of 64 distinct mixtures \(\d+ of 6400 ", said[0])
-    assert said[0].endswith("Sobol points are tried instead (design.method: sobol)")
+    assert said[0].endswith("Sobol points are tried instead")
     weights = sampled(trials)
     assert weights.shape == (64, 17)
     assert (weights <= usage * NATURAL.array + 1e-12).all()
     assert (weights.std(axis=0) > 0).all()
-    assert (weights == sampled(design(max_usage=usage, trials=64, method="sobol"))).all()
 
 
 def test_many_domains_have_all_their_mixtures_under_the_default_caps():
