@@ -1,7 +1,6 @@
 """Trials that continue a checkpoint: stacked ones against a plain loop, and what is refused."""
 
 import copy
-from dataclasses import astuple
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional
 from mixopt.corpus import Corpus, FastTokenizer
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
+from mixopt.pretraining import make_optimizer
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
 
@@ -94,8 +94,8 @@ def llama(tmp_path_factory):
 def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32)
     assert proxy.group_size(corpus, TRAINING) == 1
-    defaults = (0.0, "linear", 0.0, 0.1, (0.9, 0.95), 1.0, "float32", False, 1e-8)
-    assert astuple(proxy._annealing) == (0.01, 32, 8, *defaults)
+    steps = {"lr": 0.01, "sequence_length": 32, "batch": 8, "precision": "float32"}
+    assert proxy._annealing == Annealing(**steps, compile=proxy._annealing.compile)
     assert proxy.tokens_per_second(257, TRAINING) > 0
     before = proxy.base_losses(corpus, TRAINING).nats_per_token
     first, second = losses_of(proxy, corpus)
@@ -153,7 +153,7 @@ def test_the_loss_of_the_family_is_added_times_its_coefficient(corpus, tmp_path)
     rows_BW = torch.randint(257, (4, LENGTH + 1), generator=torch.Generator().manual_seed(0))
     trainer.step(rows_BW[None])
 
-    optimizer = annealing.optimizer(by_hand.train(), {})
+    optimizer = make_optimizer(by_hand.train(), annealing)
     output = by_hand(rows_BW[:, :-1])
     loss = functional.cross_entropy(output.logits.flatten(0, 1), rows_BW[:, 1:].flatten())
     (loss + 0.5 * output.aux_loss).backward()

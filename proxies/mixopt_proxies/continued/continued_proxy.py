@@ -15,12 +15,13 @@ Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -48,22 +49,18 @@ from mixopt.sampling import RateCurve, RateShape
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder import (
     Above,
-    Beta,
     CausalLM,
-    Compile,
     Course,
     Flag,
     GroupTraining,
     Number,
-    Precision,
     StackOrigin,
+    StepOptions,
     TrialTraining,
     Tuner,
-    Whole,
     built,
     check,
-    check_known,
-    check_option,
+    option_errors,
     resolve_device,
     resolve_precision,
     thread_limit,
@@ -72,74 +69,48 @@ from mixopt_proxies.decoder import (
 _LAYERS = "layers."  # prefix of a decoder's layers; the stack's names do not have it
 _STATE = "state."  # prefix of the optimizer's tensors in a checkpoint
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
-_NOT_INHERITED = ("min_lr", "decay", "warmup", "precision")  # never taken from the run
+# Options that are those of the checkpoint's run unless given.
+_INHERITED = (
+    "sequence_length", "batch", "weight_decay", "betas", "eps", "clip", "mask_documents"
+)  # fmt: skip
+Moments = dict[str, dict[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class Annealing:
-    """Batches, optimizer and learning rate of a trial, by the names of the options.
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Annealing(StepOptions):
+    """The steps of a trial, by the names of the options.
 
     Attributes:
-        lr: Learning rate at the start of the decay.
         min_lr: Learning rate at the end.
         decay: Shape of the decay: `linear`, `cosine` or `sqrt` (1 - sqrt(finished fraction)).
-        warmup: Steps before the decay; below 1, a fraction of all steps.
-        sequence_length: Predicted tokens of a sequence.
-        batch: Sequences of a step.
-        weight_decay: Weight decay of matrices and embeddings.
-        betas: Betas of AdamW.
-        clip: Maximum gradient norm; 0: no clipping.
-        precision: Precision of matrix products.
-        mask_documents: Whether attention is masked between documents of a sequence.
         eps: Epsilon of AdamW.
+        optimizer: Whether to start from the checkpoint's moments of Adam; None: if it has them.
     """
 
-    lr: Above
-    sequence_length: Whole
-    batch: Whole
     min_lr: Number = 0.0
     decay: RateShape = "linear"
-    warmup: Number = 0.0
-    weight_decay: Number = 0.1
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    clip: Number = 1.0
-    precision: Precision = "auto"
-    mask_documents: Flag = False
     eps: Above = 1e-8
+    optimizer: Flag | None = None
 
     def __post_init__(self) -> None:
         """Raise if `min_lr` is above `lr`."""
         check("min_lr", self.min_lr, self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
 
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of a step."""
-        return self.sequence_length * self.batch
-
     def rates(self, steps: int) -> list[float]:
         """Return the learning rate of each step of a trial."""
         warm = self.warmup if self.warmup >= 1 else self.warmup * steps
-        check("warmup", self.warmup, warm < steps, f"fewer than a trial's {steps:,} steps")
+        with option_errors():
+            check("warmup", self.warmup, warm < steps, f"fewer than a trial's {steps:,} steps")
         curve = RateCurve(
             "wsd", steps, self.warmup, steps - warm, self.decay, peak=self.lr, floor=self.min_lr
         )
         return [curve.rate(step) for step in range(steps)]
 
-    def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
-        """Return AdamW with decay on matrices only."""
-        adam = make_optimizer(model, self)
-        for name, weight in model.named_parameters() if moments else ():
-            state = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
-            adam.state[weight] = {part: v.to(weight.device).clone() for part, v in state.items()}
-        return adam
-
 
 class PlainTraining(TrialTraining):
     """Trains one trial at a time, each from the weights of one model."""
 
-    def __init__(
-        self, model: nn.Module, moments: Mapping[str, Tensor], annealing: Annealing
-    ) -> None:
+    def __init__(self, model: nn.Module, moments: Moments, annealing: Annealing) -> None:
         """Store the initial weights of all trials."""
         super().__init__(annealing.sequence_length, annealing.batch)
         self._model, self._moments, self._annealing = model, moments, annealing
@@ -195,13 +166,16 @@ class PlainTrainer(Course):
         annealing: Annealing,
         device: torch.device,
         steps: int,
-        moments: Mapping[str, Tensor],
+        moments: Moments,
         masks: DocumentMasks | None,
     ) -> None:
         """Start from a model's current weights, with moments of Adam or none."""
         super().__init__(1, steps, annealing.step_tokens, device, compiled=False)
         self.model, self._annealing, self._masks = model, annealing, masks
-        self._optimizer = annealing.optimizer(model, moments)
+        self._optimizer = make_optimizer(model, annealing)
+        for name, weight in model.named_parameters() if moments else ():
+            state = {part: values[name].to(device).clone() for part, values in moments.items()}
+            self._optimizer.state[weight] = state
         self._rates = iter(annealing.rates(steps))
         self._coefficient = auxiliary_coefficient(model)
 
@@ -251,27 +225,13 @@ class ContinuedProxy:
     """Continues a checkpoint on each mixture."""
 
     simulates_epochs = True
-    option_names = tuple(f.name for f in fields(Annealing) if f.name != "precision")
+    option_names = tuple(field.name for field in fields(Annealing))
 
-    def __init__(
-        self,
-        *,
-        start: str,
-        start_hash: str | None = None,
-        optimizer: bool | None = None,
-        precision: Precision = "auto",
-        compile: Compile = "auto",
-        **options: object,
-    ) -> None:
+    def __init__(self, *, start: str, start_hash: str | None = None, **options: object) -> None:
         """Store the checkpoint's name and the options that override its run's (`Annealing`)."""
         self._name, self._expected_hash = start, start_hash
-        check_option("optimizer", Flag | None, optimizer)
-        check_option("compile", Compile, compile)
-        check_known(options, self.option_names)
-        self._optimizer, self._compile = optimizer, compile
-        overrides = {name: value for name, value in options.items() if value is not None}
-        self._overrides: dict[str, object] = overrides | {"precision": precision}
-        built(Annealing, _PLACEHOLDERS | self._overrides)
+        self._options = {name: value for name, value in options.items() if value is not None}
+        built(Annealing, _PLACEHOLDERS | self._options)
 
     def start_hash(self) -> str:
         """Return a hash of the initial weights of all trials."""
@@ -319,16 +279,15 @@ class ContinuedProxy:
         return self._origin.module()
 
     @cached_property
-    def _moments(self) -> dict[str, Tensor]:
-        """Adam's moments, by names of weights and of Adam's state, such as `norm.exp_avg`."""
-        if self._optimizer is False:
-            return {}
-        moments = {
-            name.removeprefix(_STATE): value
-            for name, value in (self._origin.optimizer_tensors() or {}).items()
-            if name.rpartition(".")[2] in ADAM_STATE
-        }
-        if self._optimizer and not moments:
+    def _moments(self) -> Moments:
+        """The state of Adam by its names (`exp_avg`), then by names of weights; empty: none."""
+        moments: Moments = {}
+        if self._annealing.optimizer is not False:
+            for name, value in (self._origin.optimizer_tensors() or {}).items():
+                weight, _, part = name.removeprefix(_STATE).rpartition(".")
+                if part in ADAM_STATE:
+                    moments.setdefault(part, {})[weight] = value
+        if self._annealing.optimizer and not moments:
             raise ConfigError(
                 f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
             )
@@ -355,14 +314,19 @@ class ContinuedProxy:
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
-        model = self._module
-        if isinstance(model, CausalLM):
-            return _stacked_from(model, self._moments, self._annealing, self._compile)
-        return PlainTraining(model, self._moments, self._annealing)
+        model, annealing = self._module, self._annealing
+        if not isinstance(model, CausalLM):
+            return PlainTraining(model, self._moments, annealing)
+        steps = {field.name: getattr(annealing, field.name) for field in fields(StepOptions)}
+        moments = {part: _of_stack(values) for part, values in self._moments.items()}
+        step = max(map(int, moments.pop("step", {"none": 0}).values()))
+        weights = _of_stack(dict(model.named_parameters()))
+        origin = StackOrigin(weights, annealing.rates, moments, step, annealing.eps)
+        return GroupTraining(replace(model.size, **steps), origin)
 
     @cached_property
     def _annealing(self) -> Annealing:
-        values = self._run_values() | self._overrides
+        values = self._run_values() | self._options
         step, why = self._origin.step, f"{self._name} does not state how it was trained"
         if step is not None:
             why = (
@@ -380,35 +344,11 @@ class ContinuedProxy:
         run, step = self._origin.run, self._origin.step
         if run is None or step is None:
             return {}
-        names = {f.name for f in fields(Annealing)} - {*_NOT_INHERITED, "lr"}
-        values = {name: getattr(run.training, name) for name in names}
+        values: dict[str, object] = {name: getattr(run.training, name) for name in _INHERITED}
         rate = run.training.rates.rate(step)
         return values | ({"lr": rate} if rate > 0 else {})
 
 
-def _stacked_from(
-    model: CausalLM, moments: Mapping[str, Tensor], annealing: Annealing, compile: Compile
-) -> GroupTraining:
-    """Return a GroupTraining whose trials all start from one checkpoint of the decoder."""
-    size = replace(
-        model.size,
-        sequence_length=annealing.sequence_length,
-        batch=annealing.batch,
-        weight_decay=annealing.weight_decay,
-        betas=annealing.betas,
-        clip=annealing.clip,
-    )
-    weights = {n.removeprefix(_LAYERS): w.detach() for n, w in model.named_parameters()}
-    by_part: dict[str, dict[str, Tensor]] = {}
-    for name, value in moments.items():
-        weight, _, part = name.rpartition(".")
-        by_part.setdefault(part, {})[weight.removeprefix(_LAYERS)] = value
-    step = max(map(int, by_part.pop("step", {"none": 0}).values()))
-    origin = StackOrigin(weights, annealing.rates, by_part, step, annealing.eps)
-    return GroupTraining(
-        size,
-        precision=annealing.precision,
-        compile=compile,
-        origin=origin,
-        mask_documents=annealing.mask_documents,
-    )
+def _of_stack(values: dict[str, Any]) -> dict[str, Tensor]:
+    """Return values of a decoder's weights by the stack's names."""
+    return {name.removeprefix(_LAYERS): value.detach() for name, value in values.items()}

@@ -23,12 +23,12 @@ from .sizes import (
     Flag as Flag,
     Number as Number,
     Precision as Precision,
+    StepOptions as StepOptions,
     Whole as Whole,
     built as built,
     check as check,
-    check_known as check_known,
-    check_option as check_option,
     make_size as make_size,
+    option_errors as option_errors,
 )
 from .stack_trainer import (
     Course as Course,

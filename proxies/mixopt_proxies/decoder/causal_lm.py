@@ -29,7 +29,7 @@ from mixopt_proxies.decoder.decoder_stack import (
     layout,
 )
 from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
-from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, check_known, make_size
+from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, make_size
 
 
 class CausalLM(nn.Module):
@@ -55,7 +55,6 @@ class CausalLM(nn.Module):
             overrides: Fields of its shape to replace (`DecoderSize`).
         """
         super().__init__()
-        check_known(overrides, OF_SHAPE)
         self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
         self.embedding = _initial(weights.pop("embedding"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.corpus import Corpus
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.sizes import OPTIONS, Compile, Flag, Precision, check_option, make_size
+from mixopt_proxies.decoder.sizes import OPTIONS, make_size
 
 if TYPE_CHECKING:
     from mixopt_proxies.decoder.group_training import GroupTraining
@@ -24,30 +24,16 @@ class DecoderProxy:
     simulates_epochs = True
     option_names = OPTIONS
 
-    def __init__(
-        self,
-        *,
-        size: str = "tiny",
-        precision: Precision = "auto",
-        compile: Compile = "auto",
-        mask_documents: bool = False,
-        **overrides: object,
-    ) -> None:
+    def __init__(self, *, size: str = "tiny", **overrides: object) -> None:
         """Choose a size and override any of its fields (`DecoderSize`)."""
-        check_option("precision", Precision, precision)
-        check_option("compile", Compile, compile)
-        check_option("mask_documents", Flag, mask_documents)
         self.size = make_size(size, **overrides)
-        self._precision, self._compile, self._masks = precision, compile, mask_documents
 
     @cached_property
     def training(self) -> GroupTraining:
         """The training of groups."""
         from mixopt_proxies.decoder.group_training import GroupTraining
 
-        return GroupTraining(
-            self.size, precision=self._precision, compile=self._compile, mask_documents=self._masks
-        )
+        return GroupTraining(self.size)
 
     def parameters(self, vocab_size: int) -> int:
         """Return the number of weights of a trial."""

@@ -23,7 +23,7 @@ from mixopt_proxies.decoder.devices import (
     thread_limit,
 )
 from mixopt_proxies.decoder.held_out_loss import Evaluations
-from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision
+from mixopt_proxies.decoder.sizes import DecoderSize
 from mixopt_proxies.decoder.stack_trainer import FIRST_STEPS, Course, StackTrainer, result_of
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of, steps_of
@@ -89,21 +89,10 @@ class TrialTraining:
 class GroupTraining(TrialTraining):
     """Trains the trials of a group as one stack."""
 
-    def __init__(
-        self,
-        size: DecoderSize,
-        *,
-        precision: Precision,
-        compile: Compile,
-        mask_documents: bool,
-        origin: StackOrigin | None = None,
-    ) -> None:
-        """Store size and options."""
+    def __init__(self, size: DecoderSize, origin: StackOrigin | None = None) -> None:
+        """Store size and origin."""
         super().__init__(size.sequence_length, size.batch)
-        self.size = size
-        self._precision: Precision = precision
-        self._compile: Compile = compile
-        self._origin, self._mask_documents = origin, mask_documents
+        self.size, self._origin = size, origin
         self._cache: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
@@ -126,7 +115,7 @@ class GroupTraining(TrialTraining):
         """Measure the tokens per second of one worker, in half a second of eager steps."""
         device = resolve_device(training.device)
         members = members_by_rule(self.size, self._ids(vocab_size), device)
-        ends = (0,) if self._mask_documents else ()  # the speed does not depend on the id
+        ends = (0,) if self.size.mask_documents else ()  # the speed does not depend on the id
         with thread_limit(training.threads), memory_kept(device):
             return Tuner.of_stack(members, self._passes(vocab_size, training, ends)).rate()
 
@@ -139,7 +128,7 @@ class GroupTraining(TrialTraining):
         return StackTrainer(trials, passes, steps=steps, origin=self._origin)
 
     def _ends(self, corpus: Corpus) -> tuple[int, ...]:
-        return document_ends(corpus) if self._mask_documents else ()
+        return document_ends(corpus) if self.size.mask_documents else ()
 
     def _passes(
         self, vocab_size: int, training: Training, ends: tuple[int, ...], members: int = 0
@@ -147,7 +136,7 @@ class GroupTraining(TrialTraining):
         """Return the passes for a number of members, compiled if that is worthwhile."""
         device, ids = resolve_device(training.device), self._ids(vocab_size)
         flops = self.size.step_flops(ids) * self._steps(training) * members
-        compiled = members > 0 and should_compile(self._compile, device, flops)
+        compiled = members > 0 and should_compile(self.size.compile, device, flops)
         # Cached over groups, with the compiled code.
         key = (vocab_size, device, ends, compiled)
         if key not in self._cache:
@@ -155,7 +144,7 @@ class GroupTraining(TrialTraining):
                 self.size,
                 ids,
                 device=device,
-                dtype=resolve_precision(self._precision, device),
+                dtype=resolve_precision(self.size.precision, device),
                 compiled=compiled,
                 document_ends=ends,
             )

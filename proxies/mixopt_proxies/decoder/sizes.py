@@ -13,14 +13,15 @@ tokens in about ten seconds. With half a million tokens of six domains its mean 
 the weights of the dense feed-forward.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from mixopt.errors import ConfigError, SamplerError, did_you_mean
+from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.sampling import RateCurve, RateCurveName, RateShape
 from mixopt.system import checked_as
 
@@ -35,57 +36,73 @@ Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 def check(option: str, value: object, good: bool, want: str) -> None:
-    """Raise unless a value is good.
-
-    Raises:
-        ConfigError: It is not; the message states what the option must be.
-    """
+    """Raise unless a value is good; `want` states what it must be."""
     if not good:
-        raise ConfigError(f"proxy.options.{option}: {value!r} must be {want}")
+        raise ConfigError(f"{option}: {value!r} must be {want}")
 
 
-def check_known(options: Iterable[str], names: Iterable[str]) -> None:
-    """Raise on an unknown option."""
-    known = tuple(names)
-    for option in options:
-        if option not in known:
-            near = did_you_mean(option, known)
-            raise ConfigError(f"proxy.options.{option}: unknown option{near}")
-
-
-def check_option(option: str, kind: Any, value: object) -> None:
-    """Raise if the value of an option has another type than `kind`."""
-    checked_as(kind, value, f"proxy.options.{option}", ConfigError)
+@contextmanager
+def option_errors() -> Iterator[None]:
+    """Name the section of the configuration in errors of options: `proxy.options.lr: ...`."""
+    try:
+        yield
+    except MixoptError as error:
+        raise ConfigError(f"proxy.options.{str(error).removeprefix(': ')}") from error
 
 
 def built(kind: Any, options: Mapping[str, object]) -> Any:
-    """Return a dataclass built from options, with each field checked."""
-    try:
-        return checked_as(kind, dict(options), "", ConfigError)
-    except ConfigError as error:
-        text = str(error).removeprefix(": ")
-        raise ConfigError(f"proxy.options.{text.removeprefix('proxy.options.')}") from error
+    """Return a dataclass built from the options that are not None, with each field checked."""
+    with option_errors():
+        given = {name: value for name, value in options.items() if value is not None}
+        return checked_as(kind, given, "", ConfigError)
 
 
-@dataclass(frozen=True)
-class DecoderSize:
-    """Shape of a decoder, batch of a step, and training options.
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class StepOptions:
+    """The steps of a trial.
+
+    Attributes:
+        sequence_length: Predicted tokens of a sequence.
+        batch: Sequences of one member and step.
+        lr: Learning rate of AdamW before its decay.
+        warmup: Steps of linear warm-up; below 1, a fraction of all steps.
+        weight_decay: Weight decay of matrices; norms have none.
+        betas: Betas of AdamW.
+        clip: Maximum gradient norm of a member; 0: no clipping.
+        precision: Precision of matrix products.
+        compile: Whether to compile a step; `auto`: if that saves time.
+        mask_documents: Whether attention is masked between documents of a sequence.
+    """
+
+    sequence_length: Whole
+    batch: Whole
+    lr: Above
+    warmup: Number = 0.0
+    weight_decay: Number = 0.1
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    clip: Number = 1.0
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    mask_documents: Flag = False
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of one member and step."""
+        return self.sequence_length * self.batch
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class DecoderSize(StepOptions):
+    """Shape of a decoder, and training options.
 
     Attributes:
         layers: Blocks of attention and feed-forward.
         width: Width of the residual stream.
         heads: Attention heads; width / heads is even.
         ff: Inner width of the SwiGLU feed-forward.
-        sequence_length: Predicted tokens of a sequence.
-        batch: Sequences of one member and step.
         tied: Whether the head shares the embedding's weights.
-        lr: Peak learning rate of AdamW.
-        warmup: Steps of linear warm-up; below 1, a fraction of all steps.
         schedule: Shape after warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
             (mixopt.sampling.rate_curve).
-        weight_decay: Weight decay of matrices; norms have none.
-        betas: Betas of AdamW.
-        clip: Maximum gradient norm of a member; 0: no clipping.
         experts: Routed experts of a block, in place of the feed-forward; 0: dense.
         top_k: Experts of a token.
         expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, for grouped products.
@@ -99,15 +116,8 @@ class DecoderSize:
     width: Whole
     heads: Whole
     ff: Whole
-    sequence_length: Whole
-    batch: Whole
     tied: Flag
-    lr: Above
-    warmup: Number
     schedule: RateCurveName
-    weight_decay: Number
-    betas: tuple[Beta, Beta]
-    clip: Number
     experts: Annotated[int, Field(strict=True, ge=0)] = 0
     top_k: Whole = 2
     expert_ff: Whole = 8
@@ -133,31 +143,15 @@ class DecoderSize:
         """Channels of one head."""
         return self.width // self.heads
 
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of one member and step."""
-        return self.sequence_length * self.batch
-
     def rates(self, steps: int) -> RateCurve:
         """Return the learning rate by step, as a share of the peak."""
-        try:
-            return RateCurve(
-                self.schedule,
-                steps,
-                self.warmup,
-                self.lr_decay,
-                self.lr_decay_shape,
-                floor=self.lr_floor,
-            )
-        except SamplerError as error:
-            raise ConfigError(f"proxy.options.{error}") from error
+        decay, shape = self.lr_decay, self.lr_decay_shape
+        return RateCurve(self.schedule, steps, self.warmup, decay, shape, floor=self.lr_floor)
 
     def check_steps(self, steps: int) -> None:
         """Check that warm-up and decay fit into a trial."""
-        try:
+        with option_errors():
             self.rates(steps).check_lengths()
-        except SamplerError as error:
-            raise ConfigError(f"proxy.options.{error}") from error
 
     def parameters(self, vocab_size: int) -> int:
         """Number of weights of one member."""
@@ -190,9 +184,6 @@ _REGMIX = DecoderSize(
     lr=4e-4,
     warmup=100,
     schedule="constant",
-    weight_decay=0.1,
-    betas=(0.9, 0.95),
-    clip=1.0,
 )
 
 _TINY = replace(
@@ -224,21 +215,15 @@ def make_size(name: str, **overrides: object) -> DecoderSize:
     """Return a named size with the fields of `overrides` that are not None."""
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
-    check_known(overrides, OPTIONS)
     base, changed = SIZES[name], {n: value for n, value in overrides.items() if value is not None}
     size: DecoderSize = built(DecoderSize, {n: getattr(base, n) for n in OPTIONS} | changed)
-    if "experts" in changed:
-        check("experts", size.experts, size.experts != 0, "at least 2")
-    for option in OF_EXPERTS if not size.experts else ():
+    unused, why = list(OF_EXPERTS), "without experts: set experts, or size: moe-tiny"
+    if size.experts:
+        unused, why = ["ff"], "with experts: set expert_ff"
+    for option in unused:
         if option in changed:
-            raise ConfigError(
-                f"proxy.options.{option}: {changed[option]!r} has no effect without experts: set"
-                " experts, or size: moe-tiny"
-            )
-    if size.experts and "ff" in changed:
-        raise ConfigError(
-            f"proxy.options.ff: {changed['ff']} has no effect with experts: set expert_ff"
-        )
+            value = changed[option]
+            raise ConfigError(f"proxy.options.{option}: {value!r} has no effect {why}")
     if size.experts and not base.experts and "expert_ff" not in changed:
         # A token's experts have as many weights as the dense feed-forward.
         return replace(size, expert_ff=max(8, base.ff // size.top_k // 8 * 8))
