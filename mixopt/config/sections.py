@@ -20,7 +20,6 @@ from mixopt.system import (
     local_copy,
     local_path,
     naming,
-    parse_placed_yaml,
     parse_yaml,
     read_text,
     read_yaml,
@@ -258,7 +257,7 @@ def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]
             f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
         )
     text = read_text(path, error=ConfigError, missing="no such file")
-    content, lines = parse_placed_yaml(text, str(path))
+    content, lines = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as {example}")
     return content, lines
@@ -275,7 +274,7 @@ def _override(content: dict[str, Any], override: str) -> Location:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{where}: {part!r} is a value, not a section")
-    section[parts[-1]] = parse_yaml(text, f"--set {shown_value(without_secrets(override))}")
+    section[parts[-1]] = parse_yaml(text, f"--set {shown_value(without_secrets(override))}")[0]
     return tuple(parts)
 
 

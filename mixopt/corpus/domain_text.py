@@ -29,7 +29,7 @@ from mixopt.corpus.token_shards import TokenShards
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
-from mixopt.system import Say, in_processes, steady_progress, usable_cores, writing
+from mixopt.system import Say, in_processes, steady_progress, writing
 
 PARALLEL_BYTES = 32_000_000  # of text; below, starting processes costs more than it saves
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
@@ -324,24 +324,19 @@ class DomainText:
 
 def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[DomainText]:
     """Read all domains and targets."""
-    sizes = [text.expected_bytes() for text in texts]
-    order = list(range(len(texts)))
-    if workers > 1 and len(texts) > 1 and sum(sizes) >= PARALLEL_BYTES:
-        order.sort(key=lambda k: -sizes[k])
-        jobs = [texts[k] for k in order]
-        read = in_processes(DomainText.read, jobs, workers, died=_crash_error)
+    sizes = {text.name: text.expected_bytes() for text in texts}
+    if workers > 1 and len(texts) > 1 and sum(sizes.values()) >= PARALLEL_BYTES:
+        largest_first = sorted(texts, key=lambda text: -sizes[text.name])
+        read = in_processes(DomainText.read, largest_first, workers, died=_crash_error)
     else:
         read = (text.read() for text in texts)
-    results: dict[int, DomainText] = {}
+    results: dict[str, DomainText] = {}
     with steady_progress("reading", len(texts)) as update:
-        reported = 0
-        for k, text in zip(order, read, strict=True):
-            results[k] = text
+        for text in read:
+            results[text.name] = text
             update(len(results), text.name)
-            while reported in results:
-                say(results[reported].summary)
-                reported += 1
-    return [results[k] for k in range(len(texts))]
+            say(text.summary)
+    return [results[name] for name in sizes]
 
 
 def _crash_error(job: DomainText | _Piece) -> CorpusError:
@@ -397,9 +392,7 @@ def write_texts(
     if workers == 1 or sum(pieces[0].spool.bytes for _, _, pieces in splits) < PARALLEL_BYTES:
         written: Iterator[int] = (job.write(tokenizer) for job in jobs)
     else:
-        # The library's threads help when few pieces are left for many cores.
-        threads = max(2, -(-usable_cores() // workers))
-        written = in_processes(_Piece.write, jobs, workers, died=_crash_error, threads=threads)
+        written = in_processes(_Piece.write, jobs, workers, died=_crash_error)
     with steady_progress("tokenising", len(jobs)) as update:
         done, counts = 0, dict[str, int]()
         for text, split, pieces in splits:

@@ -58,7 +58,7 @@ def corpus_records(
     """Return size and hash of the files of a corpus, for its index."""
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
     files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]
-    return {name: record.to_json() for name, record in folder_records(folder, files).items()}
+    return {name: vars(record) for name, record in folder_records(folder, files).items()}
 
 
 def corpus_hash(folder: Path) -> str:

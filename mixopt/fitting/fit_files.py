@@ -92,7 +92,7 @@ def write_fit(
         "objective": data.objective.to_json(),
         "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
-        "files": {name: record.to_json() for name, record in folder_records(path, FILES).items()},
+        "files": {name: vars(record) for name, record in folder_records(path, FILES).items()},
     }
     write_sealed(path / "fit.json", content)
 

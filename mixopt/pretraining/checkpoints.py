@@ -149,7 +149,7 @@ class Checkpoints:
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(_THREADS) as threads:
-            records = [record.to_json() for record in threads.map(file_record, files)]
+            records = [vars(record) for record in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for part in (*beside, path):

@@ -38,7 +38,7 @@ from mixopt.sampling.sampler_input import MAX_BATCH
 from mixopt.system import (
     FieldPlace,
     dotted,
-    parse_placed_yaml,
+    parse_yaml,
     read_text,
     read_yaml,
     short_count,
@@ -157,7 +157,7 @@ class Schedule:
         """
         path = Path(path)
         text = read_text(path, error=SamplerError)
-        content, lines = parse_placed_yaml(text, str(path), error=SamplerError)
+        content, lines = parse_yaml(text, str(path), error=SamplerError)
         return cls.from_content(content, str(path), path.parent, lines)
 
     @classmethod

@@ -1,6 +1,18 @@
 from .file_shape import Count as Count, FileShape as FileShape
 from .files import (
+    FieldPlace as FieldPlace,
+    checked_as as checked_as,
+    dotted as dotted,
     is_leftover as is_leftover,
+    one_line as one_line,
+    parse_json as parse_json,
+    parse_yaml as parse_yaml,
+    read_arrays as read_arrays,
+    read_bytes as read_bytes,
+    read_json as read_json,
+    read_text as read_text,
+    read_yaml as read_yaml,
+    readable as readable,
     replacing as replacing,
     temporary_path as temporary_path,
     write_bytes as write_bytes,
@@ -78,31 +90,6 @@ from .processes import (
     within as within,
     without_folders as without_folders,
 )
-from .progress import (
-    Say as Say,
-    Update as Update,
-    hidden_progress as hidden_progress,
-    no_progress as no_progress,
-    progress as progress,
-    silent as silent,
-    steady_progress as steady_progress,
-)
-from .reading import (
-    FieldPlace as FieldPlace,
-    checked_as as checked_as,
-    dotted as dotted,
-    one_line as one_line,
-    parse_json as parse_json,
-    parse_placed_yaml as parse_placed_yaml,
-    parse_yaml as parse_yaml,
-    read_arrays as read_arrays,
-    read_bytes as read_bytes,
-    read_json as read_json,
-    read_text as read_text,
-    read_yaml as read_yaml,
-    readable as readable,
-)
-from .server_uris import ServerUri as ServerUri, without_secrets as without_secrets
 from .state_fields import (
     Array as Array,
     BoolArray as BoolArray,
@@ -110,6 +97,7 @@ from .state_fields import (
     StateFields as StateFields,
 )
 from .stores import (
+    ServerUri as ServerUri,
     StoredObject as StoredObject,
     cache_folder as cache_folder,
     fetched as fetched,
@@ -122,20 +110,28 @@ from .stores import (
     read_object as read_object,
     under_folder as under_folder,
     url_fault as url_fault,
+    without_secrets as without_secrets,
     write_object as write_object,
 )
 from .text import (
+    Say as Say,
+    Update as Update,
     bytes_text as bytes_text,
     difference_text as difference_text,
     duration as duration,
     first_few as first_few,
+    hidden_progress as hidden_progress,
     html_table as html_table,
     interval_text as interval_text,
     loss_text as loss_text,
     name_text as name_text,
+    no_progress as no_progress,
+    progress as progress,
     rank_text as rank_text,
     share_text as share_text,
     short_count as short_count,
+    silent as silent,
+    steady_progress as steady_progress,
     terminal_width as terminal_width,
     wrapped as wrapped,
 )

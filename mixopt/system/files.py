@@ -1,10 +1,16 @@
-"""Atomic writes: readers see the old or the new file, never a partial one.
+"""Read untrusted JSON, YAML and arrays, and write files atomically.
 
-Content is written to a temporary name in the same folder, synced to disk and renamed. The temporary
-name is hidden and contains a hash of host and process, so that a partial file of a killed process
-is never taken for a result, and the next owner of the folder removes it. Partial files of other
-hosts are removed after an hour without changes, by the file system's clock.
+Every fault of a file (truncation, wrong types, impossible numbers, deep nesting) becomes one line
+that names file and field. Shapes are pydantic types.
+
+Readers see the old or the new content of a file, never a part of it: content is written to a
+temporary name in the same folder, synced to disk and renamed. The temporary name is hidden and
+contains a hash of host and process, so that a partial file of a killed process is never taken for a
+result, and the next owner of the folder removes it. Partial files of other hosts are removed after
+an hour without changes, by the file system's clock.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -12,18 +18,243 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from mixopt.errors import RunError
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.system.names import shown_value
 from mixopt.system.processes import host_name, is_running, process_space
 
+if TYPE_CHECKING:
+    from mixopt.system.state_fields import Array
+
+FieldPlace = tuple[str | int, ...]
+Shape = TypeVar("Shape")
+
+MAX_YAML = 1_000_000  # characters
+MAX_DEPTH = 64  # of nesting
+MAX_VALUES = 100_000  # of a YAML file, with aliases expanded
+MAX_ARRAY = 1 << 31  # bytes
+MAX_FILE = 1 << 28  # bytes; sparse files of terabytes take no disk space
 _SUFFIX = ".tmp"
 _MAX_AGE = 3600.0  # seconds
 _MAX_NAME = 255  # bytes of a file name on usual file systems
 _OWNED = re.compile(r"\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.tmp$")
+
+
+def read_bytes(
+    path: Path,
+    *,
+    largest: int = MAX_FILE,
+    error: type[MixoptError] = RunError,
+    missing: str = "not found",
+) -> bytes:
+    """Read a regular file up to a maximum size; pipes and devices are refused."""
+    with readable(path, error, missing):
+        status = _check_file(path, error)
+        if status.st_size > largest:
+            raise error(f"{path}: cannot be read: {status.st_size} bytes are too large")
+        return path.read_bytes()
+
+
+@contextmanager
+def readable(
+    where: object, error: type[MixoptError] = RunError, missing: str | None = None
+) -> Iterator[None]:
+    """Turn an OSError into one line that names the file and the reason."""
+    try:
+        yield
+    except OSError as reason:
+        is_missing = missing is not None and isinstance(reason, FileNotFoundError)
+        fault = missing if is_missing else f"cannot be read: {reason.strerror or reason}"
+        raise error(f"{reason.filename or where}: {fault}") from reason
+    except ValueError as reason:  # a path with a null character
+        raise error(f"{shown_value(str(where))}: cannot be read: {reason}") from reason
+
+
+def read_text(
+    path: Path, *, error: type[MixoptError] = RunError, missing: str = "not found"
+) -> str:
+    """Read a UTF-8 text, as `read_bytes`."""
+    content = read_bytes(path, error=error, missing=missing)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
+
+
+def read_json(
+    path: Path,
+    shape: Any = None,
+    *,
+    error: type[MixoptError] = RunError,
+    missing: str = "not found",
+) -> Any:
+    """Read a JSON file."""
+    content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
+    return content if shape is None else checked_as(shape, content, str(path), error)
+
+
+def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunError) -> Any:
+    """Parse JSON; NaN and Infinity are refused."""
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        return json.loads(decoded, parse_constant=_constant, parse_float=_real)
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+    except ValueError as reason:
+        raise error(f"{where}: cannot be read: {one_line(reason)}") from reason
+
+
+@overload
+def checked_as(
+    shape: type[Shape], content: object, where: str, error: type[MixoptError] = RunError
+) -> Shape: ...
+@overload
+def checked_as(
+    shape: Any, content: object, where: str, error: type[MixoptError] = RunError
+) -> Any: ...
+def checked_as(shape: Any, content: object, where: str, error: type[MixoptError] = RunError) -> Any:
+    """Validate plain values as a type."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(shape).validate_python(content)
+    except ValidationError as reason:
+        first = reason.errors(include_url=False)[0]
+        raise error(f"{where}: {_field_fault(first)}") from reason
+    except MixoptError as reason:  # raised by a validator
+        raise error(f"{where}: {reason}") from reason
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+
+
+def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
+    """Read a YAML file with the safe loader, after checking its size."""
+    return parse_yaml(read_text(path, error=error), str(path), error=error)[0]
+
+
+def parse_yaml(
+    text: str, where: str, *, error: type[MixoptError] = ConfigError
+) -> tuple[Any, dict[FieldPlace, int]]:
+    """Parse YAML; return its content and the line of each field; raise for a repeated key."""
+    import yaml
+
+    if len(text) > MAX_YAML:
+        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        places = dict(islice(_lines(node, (), where, error), MAX_VALUES))
+        if len(places) == MAX_VALUES:
+            raise error(f"{where}: more than {MAX_VALUES} values, aliases counted")
+        return loader.construct_document(node), places
+    except yaml.error.MarkedYAMLError as reason:
+        line = reason.problem_mark.line + 1 if reason.problem_mark else 1
+        raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
+        raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
+
+
+def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
+    """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
+    import numpy as np
+
+    try:
+        _check_file(path, error)
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            for entry in archive.zip.infolist():
+                if entry.file_size > MAX_ARRAY:
+                    raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
+            return dict(archive)
+    except FileNotFoundError as reason:
+        raise error(f"{path}: not found") from reason
+    except MixoptError:
+        raise
+    except Exception as reason:  # numpy and zipfile raise any type on a damaged file
+        raise error(f"{path}: cannot be read: {one_line(reason)}") from reason
+
+
+def dotted(location: FieldPlace) -> str:
+    """Return a location as `stages.2.tokens`."""
+    parts = [str(part) for part in location]
+    return ".".join(part if part.isprintable() else shown_value(part) for part in parts)
+
+
+def _lines(
+    node: Any, location: FieldPlace, path: str, error: type[MixoptError]
+) -> Iterator[tuple[FieldPlace, int]]:
+    """Yield the place of each field and its line, with aliases expanded."""
+    keys: set[str] = set()
+    is_mapping = node.id == "mapping"
+    if node.id == "scalar":
+        return
+    for place, entry in enumerate(node.value):
+        key, value = entry if is_mapping else (entry, entry)
+        line = key.start_mark.line + 1
+        if is_mapping and key.id != "scalar":
+            raise error(f"{path}:{line}: not valid YAML: a key must be plain text")
+        inner = (*location, key.value if is_mapping else place)
+        if len(inner) > MAX_DEPTH:
+            raise error(f"{path}:{line}: more than {MAX_DEPTH} nested sections")
+        if is_mapping and key.value in keys:
+            raise error(f"{path}:{line}: {dotted(inner)}: given twice")
+        keys.add(str(inner[-1]))
+        yield inner, line
+        yield from _lines(value, inner, path, error)
+
+
+def _check_file(path: Path, error: type[MixoptError]) -> os.stat_result:
+    """Return the status of a file; reading a pipe or a device might never end."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise error(f"{path}: cannot be read: it is not a file")
+    return status
+
+
+@lru_cache(maxsize=64)
+def _adapter(shape: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
+
+
+def _field_fault(first: Any) -> str:
+    field = dotted(first["loc"])
+    place = f"{field}: " if field else ""
+    if first["type"] == "missing":
+        return f"{place}is missing"
+    if first["type"] == "string_too_short" and not first["input"]:
+        return f"{place}is empty"
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return f"{place}unknown field"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{place}{one_line(message)}, got {shown_value(first['input'])}"
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number here")
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
+
+
+def one_line(reason: object) -> str:
+    """Return the text of an error as one short line, or else its type."""
+    return " ".join(str(reason).split())[:300] or type(reason).__name__
 
 
 @contextmanager

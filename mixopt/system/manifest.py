@@ -20,29 +20,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import MixoptError, RunError
-from mixopt.system.files import write_bytes, write_json
+from mixopt.system.files import (
+    checked_as,
+    one_line,
+    read_bytes,
+    read_json,
+    readable,
+    write_bytes,
+    write_json,
+)
 from mixopt.system.names import below
-from mixopt.system.reading import checked_as, one_line, read_bytes, read_json, readable
 
 if TYPE_CHECKING:
     import polars as pl
 
 SEAL = "sha256"
+_CHANGED = "has changed since it was written (its sha256 differs)"
 _LINE = "# sha256: "
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
     """Return the seal of JSON values, ignoring a seal among them."""
     values = {name: value for name, value in content.items() if name != SEAL}
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return _hash(text.encode())
+    # Seal what a reader will see: JSON turns tuples into lists, and keys into text.
+    read = json.loads(json.dumps(values, allow_nan=False))
+    return _hash(json.dumps(read, sort_keys=True, separators=(",", ":")).encode())
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values with their seal."""
-    values = {name: value for name, value in content.items() if name != SEAL}
-    # Seal what a reader will see: JSON turns tuples into lists, and keys into text.
-    return {**values, SEAL: seal_of(json.loads(json.dumps(values, allow_nan=False)))}
+    return {**content, SEAL: seal_of(content)}
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
@@ -69,7 +76,7 @@ def check_seal(
     if SEAL not in content:
         raise error(f"{where}: {SEAL}: is missing; {hint}")
     if not is_sealed(content):
-        raise error(f"{where}: has changed since it was written (its sha256 differs); {hint}")
+        raise error(f"{where}: {_CHANGED}; {hint}")
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
@@ -107,10 +114,6 @@ class FileRecord:
 
     bytes: int
     sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {"bytes": self.bytes, "sha256": self.sha256}
 
 
 def file_hash(path: Path) -> str:
@@ -189,7 +192,7 @@ class Verifier:
             mark = file_mark(status)
             is_known = not deep and self._seen.get(key) == mark
             if not is_known and file_hash(path) != record.sha256:
-                return "has changed since it was written (its sha256 differs)"
+                return _CHANGED
         except FileNotFoundError:
             return "is missing"
         except OSError as reason:
@@ -244,7 +247,7 @@ def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunErro
     content = read_bytes(path, largest=LARGEST_TABLE, error=error, missing=f"not found{more}")
     try:
         if _is_whole(content) is False:
-            raise error(f"{path}: has changed since it was written (its sha256 differs){more}")
+            raise error(f"{path}: {_CHANGED}{more}")
         return pl.read_parquet(content)
     except pl.exceptions.PanicException:  # does not derive from Exception
         raise error(f"{path}: cannot be read: it is damaged{more}") from None

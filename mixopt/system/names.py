@@ -1,6 +1,5 @@
 """Names from data: their rule, safe paths from names, and patterns of names."""
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -139,7 +138,6 @@ def _leads_into(path: Path, root: Path) -> bool:
 
 Value = TypeVar("Value")
 WILD = "*?["
-NEAREST = 3  # suggestions in an error
 
 
 def is_glob(pattern: str) -> bool:
@@ -160,12 +158,8 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
     """Return an error text with the nearest names if a pattern matches nothing, or None."""
     if chosen(pattern, names):
         return None
-    if not is_glob(pattern):
-        return f"unknown {kind} {pattern!r}{did_you_mean(pattern, names)}"
-    text = "".join(character for character in pattern if character not in WILD + "]")
-    nearest = difflib.get_close_matches(text, names, n=NEAREST, cutoff=0.0)
-    near = ", ".join(map(repr, nearest))
-    return f"{pattern!r} matches no {kind}" + (f"; the nearest are {near}" if near else "")
+    fault = f"{pattern!r} matches no {kind}" if is_glob(pattern) else f"unknown {kind} {pattern!r}"
+    return fault + did_you_mean(pattern, names)
 
 
 def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dict[str, Value]]:
@@ -182,11 +176,8 @@ def one_value(
     values: Mapping[str, Value], names: Sequence[str], field: str, kind: str
 ) -> dict[str, Value]:
     """Return the value of each matched name; raise if globs disagree."""
-    for pattern in values:
-        fault = choice_fault(pattern, names, kind)
-        if fault is not None:
-            raise ConfigError(f"{field}: {fault}")
-    fault = value_fault(values, names)
+    faults = (choice_fault(pattern, names, kind) for pattern in values)
+    fault = next(filter(None, faults), None) or value_fault(values, names)
     if fault is not None:
         raise ConfigError(f"{field}: {fault}")
     return {name: next(iter(by_glob.values())) for name, by_glob in given_by(values, names).items()}

@@ -117,10 +117,6 @@ def _check_methods(kind: PluginKind, name: str, plugin: object) -> None:
     lacking = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
-    if not inspect.isclass(plugin) and kind not in {"regressor", "exporter"}:
-        raise PluginError(
-            f"{kind} {name!r}: is not a class; name the class, not a function that makes one"
-        )
 
 
 def _entry(kind: PluginKind, name: str) -> EntryPoint:

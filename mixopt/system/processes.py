@@ -180,7 +180,6 @@ def in_processes(
     workers: int,
     *,
     died: Callable[[Job], MixoptError],
-    threads: int = 0,
 ) -> Iterator[Result]:
     """Yield the results of a function on jobs, in order, computed in several processes.
 
@@ -190,7 +189,7 @@ def in_processes(
 
     if not jobs:
         return
-    with _pool(min(workers, len(jobs)), threads) as pool:
+    with _pool(min(workers, len(jobs))) as pool:
         with _without_main():
             futures = [pool.submit(function, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
@@ -200,16 +199,18 @@ def in_processes(
                 if len(jobs) == 1:
                     raise died(job) from error
                 # The job is unknown: try all unfinished jobs one by one.
-                yield from in_processes(function, [job], 1, died=died, threads=threads)
+                yield from in_processes(function, [job], 1, died=died)
 
 
 @contextmanager
-def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of fresh processes, which are always ended."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
+    # The library's threads help when few jobs are left for many cores.
+    threads = max(2, -(-usable_cores() // workers))
     pool = ProcessPoolExecutor(workers, context, initializer=_started, initargs=(threads,))
     try:
         yield pool
@@ -224,8 +225,7 @@ def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 def _started(threads: int) -> None:
     """End a process with its parent, and quietly on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if threads:
-        os.environ.setdefault(_THREADS, str(threads))
+    os.environ.setdefault(_THREADS, str(threads))
     end_with_parent()
 
 

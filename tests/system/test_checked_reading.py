@@ -9,15 +9,7 @@ from pydantic import BaseModel
 from refusals import refuses
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import (
-    checked_as,
-    parse_placed_yaml,
-    parse_yaml,
-    read_arrays,
-    read_json,
-    read_yaml,
-    reading,
-)
+from mixopt.system import checked_as, files, parse_yaml, read_arrays, read_json, read_yaml
 
 
 class Step(BaseModel):
@@ -32,7 +24,7 @@ class Step(BaseModel):
     [
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": NaN}', "NaN is not a number here"),
-        (b"9" * 41, "a number of 41 digits"),
+        (b"9" * 5000, "4300 digits"),
         (b"-1e999", "-1e999 is not a finite number"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -65,7 +57,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "message"),
     [
         (BOMB, "more than 100000 values, aliases counted"),
-        ("a: &a [*a]", r":1: .*'\*a' is used inside"),
+        ("a: &a [*a]", ":1: more than 64 nested sections"),
         ("[" * 20_000, "more than 64 nested sections|too deep"),
         ("? [a]\n: 1", ":1: .*a key must be plain text"),
         ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
@@ -78,14 +70,14 @@ def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, me
 
 def test_ordinary_yaml_is_read_its_values_counted_and_the_line_of_each_field_known(monkeypatch):
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"
-    assert parse_yaml(text, "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+    assert parse_yaml(text, "c.yaml")[0] == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
     text = "a: 1\nb: {c: [2]}"
     lines = {("a",): 1, ("b",): 2, ("b", "c"): 2, ("b", "c", 0): 2}
-    assert parse_placed_yaml(text, "c.yaml")[1] == lines
-    assert parse_placed_yaml("", "c.yaml") == (None, {})
+    assert parse_yaml(text, "c.yaml")[1] == lines
+    assert parse_yaml("", "c.yaml") == (None, {})
     refuses(ConfigError, r"^c\.yaml:2: a: given twice$", parse_yaml, "a: 1\na: 2", "c.yaml")
-    monkeypatch.setattr(reading, "MAX_VALUES", 4)
-    assert parse_yaml("[1, 2, 3]", "c.yaml") == [1, 2, 3]
+    monkeypatch.setattr(files, "MAX_VALUES", 4)
+    assert parse_yaml("[1, 2, 3]", "c.yaml")[0] == [1, 2, 3]
     refuses(ConfigError, "more than 4 values", parse_yaml, "[1, 2, 3, 4]", "c.yaml")
 
 
@@ -106,10 +98,10 @@ def test_arrays_come_back_and_ones_that_are_cut_or_too_large_are_one_line(tmp_pa
         (tmp_path / "cut.npz").write_bytes(whole[:end])
         with pytest.raises(RunError):
             read_arrays(tmp_path / "cut.npz")
-    monkeypatch.setattr(reading, "MAX_ARRAY", 368)
+    monkeypatch.setattr(files, "MAX_ARRAY", 368)
     (found,) = read_arrays(tmp_path / "a.npz").items()
     assert (found[0], found[1].tolist()) == ("x", list(range(30)))
-    monkeypatch.setattr(reading, "MAX_ARRAY", 367)
+    monkeypatch.setattr(files, "MAX_ARRAY", 367)
     refuses(RunError, r"a\.npz: x\.npy: 368 bytes are too large$", read_arrays, tmp_path / "a.npz")
     refuses(RunError, r"b\.npz: not found$", read_arrays, tmp_path / "b.npz")
 
