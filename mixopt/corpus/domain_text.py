@@ -17,12 +17,11 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
+from mixopt.corpus.environment import DOMAIN_BYTES, environment_documents
 from mixopt.corpus.sources import is_local, read_documents, read_validation, text_files
 from mixopt.corpus.text_files import BadDocuments, Document
 from mixopt.corpus.token_shards import TokenShards
@@ -45,6 +44,9 @@ class Spooled(NamedTuple):
     content: bytes
 
 
+Grouped = tuple[str | None, Spooled]  # with the name of its group, if any
+
+
 def content_digest(text: str) -> bytes:
     """Return 16 bytes, equal for texts that differ only in white space."""
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=_DIGEST).digest()
@@ -57,31 +59,30 @@ class HeldOutSplit:
         """Store the share of the bytes to hold out and its maximum."""
         self._fraction, self._max_bytes = fraction, max_bytes
         self._key = seed.to_bytes(8, "little")
-        self._total = self._held_bytes = 0
+        self._held_bytes = 0
         self._groups: dict[int, list[Spooled]] = {}
         self._heap: list[int] = []  # negative hashes of the groups
         self._limit = 1 << 64
 
-    def add(self, document: Spooled, group: str | None = None) -> Iterator[Spooled]:
-        """Add a document and yield documents that are now certain to be for training."""
-        name = document.digest if group is None else group.encode()
-        digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
-        order = int.from_bytes(digest, "big")
-        self._total += len(document.content)
-        if order >= self._limit:
-            yield document
-            return
-        if order not in self._groups:
-            self._groups[order] = []
-            heapq.heappush(self._heap, -order)
-        self._groups[order].append(document)
-        self._held_bytes += len(document.content)
-        while self._held_bytes > self._max_bytes and len(self._heap) > 1:
-            yield from self._drop()
-
-    def finish(self) -> Iterator[Spooled]:
-        """Yield the remaining training documents; `held_out` is final afterwards."""
-        target = self._fraction * self._total
+    def training(self, documents: Iterable[Grouped]) -> Iterator[Spooled]:
+        """Yield the documents to train on; `held_out` is final afterwards."""
+        total = 0
+        for group, document in documents:
+            name = document.digest if group is None else group.encode()
+            digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
+            order = int.from_bytes(digest, "big")
+            total += len(document.content)
+            if order >= self._limit:
+                yield document
+                continue
+            if order not in self._groups:
+                self._groups[order] = []
+                heapq.heappush(self._heap, -order)
+            self._groups[order].append(document)
+            self._held_bytes += len(document.content)
+            while self._held_bytes > self._max_bytes and len(self._heap) > 1:
+                yield from self._drop()
+        target = self._fraction * total
         while len(self._heap) > 1:
             without = self._held_bytes - _size(self._groups[-self._heap[0]])
             # If more than twice the target is held, accept down to half of it.
@@ -210,26 +211,29 @@ class DomainText:
         """Read all documents into the spools."""
         config, train, validation = self._config, self.train, self.validation
         digests: set[bytes] = set()
-        main = self._distinct(self._documents(), self.max_bytes, digests)
-        held_out = main if train is None else None
-        if self._source.validation is not None:
-            documents = map(Document, read_validation(self.name, self._source, self.bad))
-            limit = self.max_bytes if train is None else config.max_validation_bytes
-            held_out = self._distinct(documents, limit, digests)
-        if held_out is not None:
+        main = held_out = self._distinct(self._documents(), self.max_bytes, digests)
+        limit = config.max_validation_bytes
+        if train is not None and self._source.validation is None:
+            split = HeldOutSplit(config.validation_fraction, limit, self._seed)
+            train.write(split.training(main))
+            validation.write(split.held_out)
+        else:
+            if self._source.validation is not None:
+                documents = map(Document, read_validation(self.name, self._source, self.bad))
+                most = self.max_bytes if train is None else limit
+                held_out = self._distinct(documents, most, digests)
             validation.write(document for _, document in held_out)
             self._check_any(validation, "" if train is None else "held-out ")
             if train is not None:
                 train.write(document for _, document in main)
-        elif train is not None:
-            split = HeldOutSplit(
-                config.validation_fraction, config.max_validation_bytes, self._seed
+        if train is None:
+            return self
+        if train.documents == 0 and validation.documents > 0:
+            raise CorpusError(
+                f"domain {self.name!r}: all of its {validation.documents} documents are held out,"
+                " so none is left to train on; name files of held-out documents as 'validation'"
             )
-            added = (split.add(document, group) for group, document in main)
-            train.write(chain(chain.from_iterable(added), split.finish()))
-            validation.write(split.held_out)
-        if train is not None:
-            self._check_enough(train)
+        self._check_any(train)
         return self
 
     def training(self) -> Iterator[Spooled]:
@@ -240,8 +244,7 @@ class DomainText:
         """Drop training documents with these digests."""
         if self.train is not None:
             self.held_out = frozenset(held_out).intersection(self.train.digests())
-            equal = (digest in self.held_out for digest in self.train.digests())
-            self.equal_to_evaluation = sum(equal) if self.held_out else 0
+            self.equal_to_evaluation = len(self.held_out)
 
     @property
     def counts(self) -> dict[str, int | str]:
@@ -280,7 +283,7 @@ class DomainText:
 
     def _distinct(
         self, documents: Iterator[Document], limit: int | None, digests: set[bytes]
-    ) -> Iterator[tuple[str | None, Spooled]]:
+    ) -> Iterator[Grouped]:
         """Yield documents not in `digests`, up to `limit` bytes; truncate the last one."""
         size = 0
         for text, group in documents:
@@ -295,23 +298,6 @@ class DomainText:
                 return
             size += len(content)
             yield group, Spooled(digest, content)
-
-    def _check_enough(self, train: Spool) -> None:
-        total = train.bytes + self.validation.bytes
-        min_bytes = min(MIN_BYTES, self._source.max_bytes or self._config.max_bytes or MIN_BYTES)
-        if self._source.environment is not None and total < 0.99 * min_bytes:
-            raise CorpusError(
-                f"domain {self.name!r}: the installed packages have {total / 1e6:.2f} MB of"
-                f" {self._source.environment!r}, less than {min_bytes / 1e6:.2f} MB; leave it out,"
-                f" use it under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
-            )
-        if train.documents == 0 and self.validation.documents > 0:
-            raise CorpusError(
-                f"domain {self.name!r}: all of its {self.validation.documents} documents are held"
-                " out, so none is left to train on; name files of held-out documents as"
-                " 'validation'"
-            )
-        self._check_any(train)
 
     def _check_any(self, spool: Spool, kind: str = "") -> None:
         if spool.documents == 0:

@@ -74,9 +74,9 @@ class DomainTokens:
             self._held = list(map(_spooled, self._distinct(self._held_out_files, limit)))
             return
         split = HeldOutSplit(self._config.validation_fraction, limit * _HELD_TYPE.itemsize, seed)
-        for piece in self._distinct(self._files, self._source.max_tokens):
-            list(split.add(_spooled(piece)))
-        list(split.finish())
+        pieces = self._distinct(self._files, self._source.max_tokens)
+        for _ in split.training((None, _spooled(piece)) for piece in pieces):
+            pass
         self._held = split.held_out
 
     @property

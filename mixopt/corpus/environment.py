@@ -25,7 +25,6 @@ from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, did_you_mean
 
 DOMAIN_BYTES = 4_000_000
-MIN_BYTES = 1_000_000
 FILE_BYTES = 100_000  # taken from one file
 MIN_LINE = 10  # characters; shorter lines do not count as seen
 MAX_LINE = 2_000

@@ -7,13 +7,14 @@ import pytest
 from mixopt.corpus import environment
 from mixopt.corpus.environment import (
     DOMAINS,
-    MIN_BYTES,
     InstalledFile,
     environment_documents,
     environment_versions,
     installed_files,
 )
 from mixopt.errors import CorpusError
+
+MIN_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")
