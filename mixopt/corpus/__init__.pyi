@@ -43,8 +43,11 @@ from .text_files import (
     first_rows as first_rows,
 )
 from .token_import import import_tokens as import_tokens
-from .token_shards import MAX_MAPPINGS as MAX_MAPPINGS, TokenShards as TokenShards
-from .token_writer import TokenWriter as TokenWriter
+from .token_shards import (
+    MAX_MAPPINGS as MAX_MAPPINGS,
+    TokenShards as TokenShards,
+    TokenWriter as TokenWriter,
+)
 from .tokenizer import (
     BYTES as BYTES,
     FastTokenizer as FastTokenizer,

@@ -24,8 +24,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.environment import DOMAIN_BYTES, environment_documents
 from mixopt.corpus.sources import is_local, read_documents, read_validation, text_files
 from mixopt.corpus.text_files import BadDocuments, Document
-from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.token_shards import TokenShards, TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
 from mixopt.system import Say, in_processes, steady_progress, writing

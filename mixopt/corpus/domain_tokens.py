@@ -21,7 +21,7 @@ from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content
 from mixopt.corpus.sources import of_domain
 from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import Given, TokenFiles
-from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.token_shards import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
 from mixopt.system import Say
 

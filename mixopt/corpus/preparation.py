@@ -31,8 +31,7 @@ from mixopt.corpus.index_files import (
 )
 from mixopt.corpus.tasks import task_file, write_tasks
 from mixopt.corpus.token_import import token_pieces
-from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import TokenWriter, write_elsewhere
+from mixopt.corpus.token_shards import TokenShards, TokenWriter, write_elsewhere
 from mixopt.corpus.tokenizer import (
     FastTokenizer,
     Tokenizer,

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus.token_formats import FORMATS, TYPES, TokenFile, open_token_files
-from mixopt.corpus.token_shards import DTYPES, Shard, TokenShards
-from mixopt.corpus.token_writer import SHARD_TOKENS, TokenWriter
+from mixopt.corpus.token_shards import DTYPES, SHARD_TOKENS, Shard, TokenShards, TokenWriter
 from mixopt.corpus.tokenizer import known_size
 from mixopt.errors import CorpusError, RunError, did_you_mean
 from mixopt.system import IntArray, file_hash

@@ -1,6 +1,10 @@
-from .chat_tokens import ChatTokens as ChatTokens
-from .collate import ADDED as ADDED, Batch as Batch, stack_samples as stack_samples
-from .dataset import MixtureDataset as MixtureDataset
+from .dataset import (
+    ADDED as ADDED,
+    Batch as Batch,
+    MixtureDataset as MixtureDataset,
+    stack_samples as stack_samples,
+)
+from .documents import ChatTokens as ChatTokens
 from .loader import MixtureLoader as MixtureLoader
 from .mixture_stream import MixtureStream as MixtureStream
 from .packed_documents import PackedDocuments as PackedDocuments

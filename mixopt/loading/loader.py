@@ -19,8 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, TokenCounts, label, stack_samples
-from mixopt.loading.dataset import MixtureDataset
+from mixopt.loading.dataset import Batch, MixtureDataset, TokenCounts, label, stack_samples
 from mixopt.sampling import MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
@@ -86,7 +85,7 @@ class MixtureLoader:
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
         self.collate = collate
         self._finish = _as_tensors if output == "torch" else dict
-        self._account = _Account(dataset, sampler)
+        self._counted_D = np.zeros(len(sampler.domains), np.int64)  # in the sampler's unit
         self._accumulation = accumulation
         if accumulation is not None:
             sampler.accumulate(accumulation)
@@ -110,7 +109,7 @@ class MixtureLoader:
                 content = next(ahead, None)
                 if content is None:
                     return
-                self._account.add(content)
+                self._count(content)
                 sampler.received(batch + 1, handed_out=self._handed_out)
                 yield label(self._finish(content), sampler, batch)
         finally:
@@ -131,7 +130,12 @@ class MixtureLoader:
             of one length, or lengths known to the sampler); else of this rank since the loader was
             created. Empty before the first batch.
         """
-        return self._account.shares()
+        sampler, counted_D = self.sampler, self._counted_D
+        if sampler.unit != "samples" or self.dataset.is_uniform:
+            counted_D = np.array(list(sampler.tokens().values()), np.int64)
+        total = int(counted_D.sum())
+        pairs = zip(sampler.domains, counted_D.tolist(), strict=True)
+        return {name: count / total for name, count in pairs if total}
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the first batch to which they apply.
@@ -209,58 +213,29 @@ class MixtureLoader:
             yield chunk[:, start:stop]
             batch += len(chunk)
 
-    def _chunk_batches(self) -> int:
-        if not self.dataset.is_tokens or self.dataset.document_end is not None:
-            return 1
-        row = (self.dataset.length or 1) * self.dataset.itemsize
-        return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))
-
-
-class _Account:
-    """Counts the batches that a loader delivers."""
-
-    def __init__(self, dataset: MixtureDataset, sampler: MixtureSampler) -> None:
-        self._dataset, self._sampler = dataset, sampler
-        self._domains, self._length = len(sampler.domains), dataset.length or 1
-        self._by_tokens = sampler.unit != "samples"
-        self._counted_D = np.zeros(self._domains, np.int64)  # in the sampler's unit
-
-    def add(self, content: Batch) -> None:
-        """Add a batch before delivery, and write its counts by domain to it."""
-        is_uniform, domain = self._dataset.is_uniform, content["domain"]
-        if is_uniform and not self._by_tokens:  # else the sampler counts them
-            tokens_D = np.bincount(domain, minlength=self._domains) * self._length
-            content["tokens"] = content["supervised"] = tokens_D
-            return
-        if is_uniform:
-            each = np.full(len(domain), self._length, np.int64)
+    def _count(self, content: Batch) -> None:
+        """Replace the tokens of a batch's samples by those of its domains, and add them up."""
+        sampler, domain = self.sampler, content["domain"]
+        if self.dataset.is_uniform:
+            each = np.full(len(domain), self.dataset.length, np.int64)
             counts = TokenCounts(each, each)
         elif "tokens" in content:
             counts = TokenCounts(content["tokens"], content["supervised"])
         else:
             return
-        if self._by_tokens:
+        if sampler.unit != "samples":
             self._check_lengths(counts, domain, content["row"])
-        summed = counts.by_domain(domain, self._domains)
+        summed = counts.by_domain(domain, len(sampler.domains))
         content["tokens"], content["supervised"] = summed
-        self._counted_D = self._counted_D + summed.of(self._sampler.unit)
-
-    def shares(self) -> dict[str, float]:
-        """Return the shares (MixtureLoader.realised)."""
-        sampler, counted_D = self._sampler, self._counted_D
-        if self._by_tokens or self._dataset.is_uniform:
-            counted_D = np.array(list(sampler.tokens().values()), np.int64)
-        total = int(counted_D.sum())
-        pairs = zip(sampler.domains, counted_D.tolist(), strict=True)
-        return {name: count / total for name, count in pairs if total}
+        self._counted_D = self._counted_D + summed.of(sampler.unit)
 
     def _check_lengths(self, counts: TokenCounts, domain_B: IntArray, row_B: IntArray) -> None:
-        sampler = self._sampler
+        """Check that samples have the lengths by which the sampler ordered them."""
+        sampler = self.sampler
         counted_B, lengths = counts.of(sampler.unit), sampler.order.layout.lengths
         for d in np.unique(domain_B).tolist():
-            of_domain, places = lengths[d], np.flatnonzero(domain_B == d)
-            expected = of_domain if isinstance(of_domain, int) else of_domain[row_B[places]]
-            expected = np.broadcast_to(expected, len(places))
+            places = np.flatnonzero(domain_B == d)
+            expected = np.broadcast_to(lengths[d], sampler.order.layout.sizes[d])[row_B[places]]
             wrong = np.flatnonzero(expected != counted_B[places])
             if len(wrong):
                 k = places[wrong[0]]
@@ -269,6 +244,12 @@ class _Account:
                     f"lengths: domain {sampler.domains[d]!r}, row {row_B[k]}: has {counted_B[k]}"
                     f" tokens{kind}, but lengths has {expected[wrong[0]]}; count them again"
                 )
+
+    def _chunk_batches(self) -> int:
+        if not self.dataset.is_tokens or self.dataset.document_end is not None:
+            return 1
+        row = (self.dataset.length or 1) * self.dataset.itemsize
+        return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))
 
 
 def _as_tensors(batch: Batch) -> Batch:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, count_samples, label, sample_fields, stack_samples
+from mixopt.loading.dataset import Batch, count_samples, label, sample_fields, stack_samples
 from mixopt.loading.stream_lanes import LanePlace, LanePlan, LaneReader, Places, deal, shards_of
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
 from mixopt.system import IntArray, StateFields, end_with_parent, shown_value

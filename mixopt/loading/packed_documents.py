@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import CorpusError
-from mixopt.loading.collate import Batch
+from mixopt.loading.dataset import Batch
 from mixopt.loading.documents import PIECE, Pieces, Scanned, documents_in
 from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields, row_samples
 from mixopt.loading.sources import CountedUnit

@@ -20,6 +20,7 @@ from math import prod
 from typing import Any
 
 from mixopt.errors import SamplerError
+from mixopt.system import first_few
 
 _DATA = {"dp", "dp_replicate", "dp_shard", "data", "batch", "data_parallel", "replicate", "shard"}
 _LONG = {"tensor", "pipeline", "context", "sequence"}
@@ -179,15 +180,13 @@ def _check_parts(parts: list[int], world_size: int) -> None:
 
 
 def _difference(orders: list[dict[str, Any]]) -> str:
-    """Return a message naming the ranks that differ from the majority (ties: from rank 0)."""
-    texts = [json.dumps(order) for order in orders]
-    first = max(range(len(texts)), key=lambda rank: (texts.count(texts[rank]), -rank))
-    differing = [rank for rank, text in enumerate(texts) if text != texts[first]]
-    listed = ", ".join(map(str, differing[:8])) + (", ..." if len(differing) > 8 else "")
-    subject = f"rank {differing[0]} has" if len(differing) == 1 else f"ranks {listed} have"
+    """Return a message naming the ranks that differ from rank 0."""
+    differing = [rank for rank, order in enumerate(orders) if order != orders[0]]
+    listed = first_few(list(map(str, differing)), 8)
+    subject = f"rank {listed} has" if len(differing) == 1 else f"ranks {listed} have"
     return (
-        f"{subject} a different order of samples from rank {first}:"
-        f" {_field_difference(orders[differing[0]], orders[first])}; build the sampler identically"
+        f"{subject} a different order of samples from rank 0:"
+        f" {_field_difference(orders[differing[0]], orders[0])}; build the sampler identically"
         " on every rank, and call set_weights with the same weights before the same batch on all"
     )
 

@@ -7,7 +7,6 @@ Shapes: D domains.
 """
 
 from collections.abc import Mapping
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,8 @@ _MAX_OWED = UNIT << 10  # samples of one domain; an order never owes more than a
 _MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
 _MAX_DIFFERENCES = 8  # in a message
 _MAX_PAST_CHANGES = 64  # in a state
-# Fields that a state shares with the stream that resumes from it, and their names in messages.
-_COMMON_FIELDS = {
-    "unit": "unit",
-    "domains": "domains",
-    "seed": "seed",
-    "sizes": "rows",
-    "limits": "rows allowed by max_epochs",
-    "stops": "exhausted='stop'",
-    "lengths": "sum of lengths",
-}
+# Settings of each domain, and their names in messages.
+_OF_DOMAINS = {"sizes": "rows", "limits": "rows allowed by max_epochs", "lengths": "sum of lengths"}
 
 
 def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, Any]:
@@ -67,7 +58,7 @@ def read_state(state: Mapping[str, Any], current: SampleOrder) -> tuple[SampleOr
 
 
 def _common(layout: OrderLayout) -> dict[str, Any]:
-    """Return the fields of `_COMMON_FIELDS`."""
+    """Return the settings that a state shares with the stream that resumes from it."""
     lengths = [int(np.sum(lengths, dtype=np.int64)) for lengths in layout.lengths]
     return {
         "unit": layout.unit,
@@ -82,35 +73,35 @@ def _common(layout: OrderLayout) -> dict[str, Any]:
 
 def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
     """Check that a state belongs to this stream; name all differences, by domain if possible."""
-    names, differing = common["domains"], list[str]()
-    for field, label in _COMMON_FIELDS.items():
-        recorded, current = fields.get(field), common[field]
-        if recorded == current:
-            continue
-        if not isinstance(recorded, list) or not isinstance(current, list):
-            differing.append(f"{label}: {shown_value(recorded)}, here {shown_value(current)}")
-        elif field == "domains":
-            unknown = [name for name in recorded if name not in current]
-            extra = [f"it has {shown_value(name)}, which is not here" for name in unknown]
-            missing = [f"it does not have {name!r}" for name in current if name not in recorded]
-            differing += extra + missing or ["its domains have another order"]
-            break
-        else:
-            pairs = zip_longest(names, recorded, current)
-            differing += [
-                f"{label} of {n!r}: {_shown(field, a)}, here {_shown(field, b)}"
-                for n, a, b in pairs
-                if a != b
-            ]
+    domains = fields.texts("domains")
+    recorded = {
+        name: fields.listed(name, len(domains)) if name in _OF_DOMAINS else fields.get(name)
+        for name in common
+    }
+    theirs, ours = _named(recorded), _named(common)
+    differing = [
+        f"{label}: {shown_value(theirs.get(label, 'absent'))},"
+        f" here {shown_value(ours.get(label, 'absent'))}"
+        for label in theirs | ours
+        if theirs.get(label) != ours.get(label)
+    ]
+    if not differing and domains != common["domains"]:
+        differing = ["its domains have another order"]
     if differing:
+        listed = "; ".join(differing[:_MAX_DIFFERENCES])
         hidden = len(differing) - _MAX_DIFFERENCES
         more = f"; {hidden} more" if hidden > 0 else ""
-        listed = "; ".join(differing[:_MAX_DIFFERENCES]) + more
-        raise SamplerError(f"the sampler's state belongs to another stream: {listed}")
+        raise SamplerError(f"the sampler's state belongs to another stream: {listed}{more}")
 
 
-def _shown(field: str, value: Any) -> str:
-    return "no limit" if field == "limits" and value == -1 else shown_value(value)
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their names in messages."""
+    named = {"unit": settings["unit"], "seed": settings["seed"]}
+    named["exhausted='stop'"] = settings["stops"]
+    for name, label in _OF_DOMAINS.items():
+        for domain, value in zip(settings["domains"], settings[name], strict=True):
+            named[f"{label} of {domain!r}"] = "no limit" if value == -1 else value
+    return named
 
 
 def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:

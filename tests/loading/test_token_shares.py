@@ -10,7 +10,7 @@ from token_writers import write_shards
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.errors import CorpusError, SamplerError
-from mixopt.loading.collate import count_samples
+from mixopt.loading.dataset import count_samples
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 

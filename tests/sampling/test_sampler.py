@@ -91,7 +91,7 @@ def test_weights_change_where_an_optimizer_step_begins_that_is_to_come():
 
 
 REFUSED_STATES = {
-    "it has 'books', which is not here; it does not have 'novels'": {
+    "stream: rows of 'books': 77, here 'absent'; .*; rows of 'novels': 'absent', here 77; ": {
         "sizes": {"web": 1000, "code": 300, "novels": 77},
         "weights": {"web": 0.5, "code": 0.3, "novels": 0.2},
     },
@@ -99,9 +99,9 @@ REFUSED_STATES = {
         "seed": 12345,
         "sizes": {**SIZES, "code": 4000},
     },
-    "rows allowed by max_epochs of 'web': no limit, here 2000": {"max_epochs": 2},
+    "rows allowed by max_epochs of 'web': 'no limit', here 2000": {"max_epochs": 2},
     "unit: 'samples', here 'tokens'": {"unit": "tokens", "lengths": dict.fromkeys(SIZES, 2)},
-    "of 'books': no limit, here 154; exhausted='stop': [^;]*; 3 more$": {
+    "exhausted='stop': False, here True; .* of 'books': 'no limit', here 154; 3 more$": {
         "seed": 5,
         "sizes": dict.fromkeys(SIZES, 77),
         "max_epochs": 2,
