@@ -246,7 +246,7 @@ class LossWindows:
     def read(self, fields: StateFields) -> Callable[[], None]:
         """Check a state; return a function that resumes from it. Rank 0 takes all ranks' sums."""
         domains = len(self._domains)
-        sums_RD = fields.int_array("sums", (ROWS, domains), minimum=-_MAX_TOTAL)
+        sums_RD = fields.array("sums", (ROWS, domains), minimum=-_MAX_TOTAL, kind=int)
         part = fields.part("means")
         means = {name: part.number(name) for name in part.content}
 

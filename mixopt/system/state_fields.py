@@ -23,8 +23,6 @@ BoolArray = NDArray[np.bool_]
 
 
 MAX_WHOLE = 1 << 53  # largest integers that JSON and float64 keep exactly
-_MAX_VALUES = 1 << 26  # values of an array
-_ENDLESS = math.inf
 
 Value = TypeVar("Value")
 Text = TypeVar("Text", bound=str)
@@ -67,9 +65,9 @@ class StateFields:
         """Return an integer in [minimum, maximum]."""
         return self._whole(name, self.get(name), minimum, maximum)
 
-    def number(self, name: str, minimum: float = -_ENDLESS) -> float:
+    def number(self, name: str, minimum: float = -math.inf) -> float:
         """Return a finite number >= minimum."""
-        return self._number(name, self.get(name), minimum, _ENDLESS)
+        return self._number(name, self.get(name), minimum, math.inf)
 
     def flag(self, name: str) -> bool:
         """Return a bool."""
@@ -122,42 +120,30 @@ class StateFields:
         self,
         name: str,
         length: int | None = None,
-        minimum: float = -_ENDLESS,
-        maximum: float = _ENDLESS,
+        minimum: float = -math.inf,
+        maximum: float = math.inf,
     ) -> list[float]:
         """Return a list of finite numbers in [minimum, maximum]."""
         values = enumerate(self.listed(name, length))
         return [self._number(f"{name}.{k}", value, minimum, maximum) for k, value in values]
 
-    def array(self, name: str, shape: tuple[int, ...], minimum: float = -_ENDLESS) -> Array:
-        """Return an array of finite numbers >= minimum, of a given shape."""
-        array: Array = self._shaped(name, shape, np.float64)
-        if not (np.isfinite(array) & (array >= minimum)).all():
-            self.refuse(name, "not finite numbers" + _range(minimum, _ENDLESS))
-        return array
-
-    def int_array(self, name: str, shape: tuple[int, ...], minimum: int = 0) -> IntArray:
-        """Return an array of integers in [minimum, 2^63), of a given shape; -1 is any length."""
-        array: IntArray = self._shaped(name, shape, np.int64)
-        if (array < minimum).any():
-            self.refuse(name, f"not whole numbers >= {minimum}")
-        return array
-
-    def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
-        kinds_text = f"not an array of {'whole ' if kind is np.int64 else ''}numbers"
-        value = self._of(name, (list, tuple, np.ndarray), kinds_text)
+    def array(
+        self, name: str, shape: tuple[int, ...], minimum: float = -math.inf, kind: type = float
+    ) -> Any:
+        """Return an array of finite numbers >= minimum, of a given shape and kind (int, float)."""
+        fault = f"not an array of {'whole ' if kind is int else ''}numbers"
+        value = self._of(name, (list, tuple, np.ndarray), fault)
         try:
             raw = np.asarray(value)
-            integer = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
-            if raw.size and raw.dtype.kind not in (integer if kind is np.int64 else "iuf"):
-                self.refuse(name, kinds_text)
-            array = raw.astype(kind)
-        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
-            raise self.error(f"{self.where}: {name}: {kinds_text}") from reason
-        fits = array.ndim == len(shape) and array.size <= _MAX_VALUES
-        if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
-            expected = tuple("any" if n == -1 else n for n in shape)
-            raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {expected}")
+        except ValueError:  # rows of different lengths
+            self.refuse(name, fault)
+        if raw.size and raw.dtype.kind not in ("i" if kind is int else "iuf"):
+            self.refuse(name, fault)
+        if raw.shape != shape:
+            raise self.error(f"{self.where}: {name}: has shape {raw.shape}, not {shape}")
+        array = raw.astype(kind)
+        if not (np.isfinite(array) & (array >= minimum)).all():
+            self.refuse(name, "not finite numbers" + _range(minimum, math.inf))
         return array
 
     def _of(self, name: str, kinds: Any, expected: str) -> Any:

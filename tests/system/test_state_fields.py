@@ -25,8 +25,8 @@ def test_what_is_there_is_returned_and_an_array_in_the_requested_shape():
     assert good.maybe("a", good.whole) == 3
     assert good.part("h").whole("i") == 1
     assert good.whole("a") == fields(a=np.int64(3)).whole("a")
-    assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
-    assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
+    assert fields(a=[[1, 2], [3, 4]]).array("a", (2, 2)).tolist() == [[1, 2], [3, 4]]
+    assert fields(a=np.array([1], np.int32)).array("a", (1,), kind=int).dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,23 @@ def test_what_is_there_is_returned_and_an_array_in_the_requested_shape():
         ("numbers", [1, None], "a.1: None is not a finite number"),
         ("array", [1.0, float("inf")], "a: a list is not finite numbers"),
         ("array", [[1.0, 2.0]], r"a: has shape \(1, 2\), not \(2,\)"),
-        ("array", [1.0, [2.0]], "a: not an array of numbers"),
+        ("array", [1.0, [2.0]], "a: a list is not an array of numbers"),
         ("array", [True, False], "a: a list is not an array of numbers"),
-        ("int_array", [-1, 0], "a: a list is not whole numbers >= 0"),
-        ("int_array", [2**63, 0], "a: a list is not an array of whole numbers"),
     ],
     ids=shown_value,
 )
 def test_what_is_wrong_is_one_line(take, value, message):
-    shape = [(2,)] if take.endswith("array") else []
+    shape = [(2,)] if take == "array" else []
     refuses(SamplerError, message, getattr(fields(a=value), take), "a", *shape)
+
+
+def test_an_array_of_whole_numbers_is_from_a_least_one_to_64_bits():
+    for values, message in (
+        ([-1, 0], "not finite numbers >= 0"),
+        ([2**63, 0], "not an array of whole"),
+        ([0.5, 1], "not an array of whole"),
+    ):
+        refuses(SamplerError, message, fields(a=values).array, "a", (2,), 0, kind=int)
 
 
 def test_a_state_is_a_mapping_of_names_and_its_format_is_checked():
