@@ -97,6 +97,11 @@ class SourceConfig(Section):
         return _listed(self.path)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The entries of `data_files`, one or many."""
+        return _listed(self.data_files)
+
+    @property
     def validation_files(self) -> tuple[str, ...]:
         """The entries of `validation`, one or many."""
         return _listed(self.validation)

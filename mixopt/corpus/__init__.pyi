@@ -36,12 +36,7 @@ from .tasks import (
     task_rows as task_rows,
     write_task as write_task,
 )
-from .text_files import (
-    BadDocuments as BadDocuments,
-    FirstRows as FirstRows,
-    builder_of as builder_of,
-    first_rows as first_rows,
-)
+from .text_files import FirstRows as FirstRows, builder_of as builder_of, first_rows as first_rows
 from .token_import import import_tokens as import_tokens
 from .token_shards import (
     MAX_MAPPINGS as MAX_MAPPINGS,

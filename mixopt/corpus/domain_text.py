@@ -23,7 +23,7 @@ from typing import NamedTuple
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.environment import DOMAIN_BYTES, environment_documents
 from mixopt.corpus.sources import is_local, read_documents, read_validation, text_files
-from mixopt.corpus.text_files import BadDocuments, Document
+from mixopt.corpus.text_files import Document, ReaderContext
 from mixopt.corpus.token_shards import TokenShards, TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
@@ -178,7 +178,7 @@ class DomainText:
         self.name, self.is_target = name, is_target
         self.train = None if is_target else Spool(folder / "train")
         self.validation = Spool(folder / "validation")
-        self.bad = BadDocuments(config.on_bad_document)
+        self.reading = ReaderContext(name, source, config.on_bad_document)
         self.left_out = Counter[str]()
         self.held_out = frozenset[bytes]()
         self.equal_to_evaluation = 0
@@ -218,7 +218,7 @@ class DomainText:
             validation.write(split.held_out)
         else:
             if self._source.validation is not None:
-                documents = map(Document, read_validation(self.name, self._source, self.bad))
+                documents = map(Document, read_validation(self._source, self.reading))
                 most = self.max_bytes if train is None else limit
                 held_out = self._distinct(documents, most, digests)
             validation.write(document for _, document in held_out)
@@ -255,9 +255,10 @@ class DomainText:
             "empty": self.left_out["empty"],
             "duplicates": self.left_out["duplicates"],
             "equal_to_evaluation": self.equal_to_evaluation,
-            "bad": self.bad.count,
+            "bad": self.reading.bad,
         }
-        return counts | ({"first_bad": self.bad.first} if self.bad.first else {})
+        first_bad = self.reading.first_bad
+        return counts | ({"first_bad": first_bad} if first_bad else {})
 
     @property
     def summary(self) -> str:
@@ -269,7 +270,7 @@ class DomainText:
             size = f"{self.train.bytes / 1e6:.2f} MB to train on, {held_out} held out"
         counted = ", ".join(
             f"{count:,} {kind.removesuffix('s') if count == 1 else kind}"
-            for kind, count in {**self.left_out, "bad": self.bad.count}.items()
+            for kind, count in {**self.left_out, "bad": self.reading.bad}.items()
             if count
         )
         line = f"{self.name}: {documents:,} documents, {size}"
@@ -278,7 +279,7 @@ class DomainText:
     def _documents(self) -> Iterator[Document]:
         if self._source.environment is not None:
             return environment_documents(self._source.environment)
-        return map(Document, read_documents(self.name, self._source, self.bad, self.at))
+        return map(Document, read_documents(self._source, self.reading, self.at))
 
     def _distinct(
         self, documents: Iterator[Document], limit: int | None, digests: set[bytes]
@@ -300,9 +301,10 @@ class DomainText:
 
     def _check_any(self, spool: Spool, kind: str = "") -> None:
         if spool.documents == 0:
-            bad = f" ({self.bad.count} bad ones skipped, the first: {self.bad.first})"
+            reading = self.reading
+            bad = f" ({reading.bad} bad ones skipped, the first: {reading.first_bad})"
             raise CorpusError(
-                f"domain {self.name!r}: no {kind}documents{bad if self.bad.count else ''};"
+                f"domain {self.name!r}: no {kind}documents{bad if reading.bad else ''};"
                 " add documents, or leave the domain out"
             )
 

@@ -14,7 +14,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
 from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
-from mixopt.corpus.text_files import BadDocuments, BadPolicy, ReaderContext, RowFile
+from mixopt.corpus.text_files import BadPolicy, ReaderContext, RowFile
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
@@ -66,20 +66,17 @@ class _Sample:
         indices = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
         chosen = [files[k] for k in sorted(indices)]
         for turn, file in enumerate(chosen, start=1):
+            rows = file.rows(reading)
+            texts = reading.documents(rows, rows.name)
             to_keep = TOKENISED_BYTES * turn // len(chosen)
-            self._add_file(file, reading, limit // len(chosen), to_keep)
+            size, documents, share = self.measure(texts, limit // len(chosen), to_keep, rows)
+            to_whole = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
+            self.bytes += size * to_whole
+            self.documents += documents * to_whole
+            self.is_exact = self.is_exact and share is None
         scale = sum(f.bytes for f in files) / max(sum(f.bytes for f in chosen), 1)
         self.bytes, self.documents = self.bytes * scale, self.documents * scale
         self.is_exact = self.is_exact and len(chosen) == len(files)
-
-    def _add_file(self, file: TextFile, reading: ReaderContext, limit: int, to_keep: int) -> None:
-        """Measure `limit` bytes of text and scale to the whole file."""
-        rows = file.rows(reading)
-        texts = reading.documents(rows, rows.name)
-        size, documents, share = self.measure(texts, limit, to_keep, rows)
-        scale = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
-        self.bytes, self.documents = self.bytes + size * scale, self.documents + documents * scale
-        self.is_exact = self.is_exact and share is None
 
     def measure(
         self,
@@ -140,15 +137,15 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     files = text_files(domain, source)
     if not all(isinstance(file.place, Path) for file in files):
         return 0.0
-    reading = ReaderContext(domain, source.column, BadDocuments(on_bad), source.cell)
+    reading = ReaderContext(domain, source, on_bad)
     sample = _Sample()
     sample.add_files(files, reading, LOOK_BYTES)
     if sample.bytes < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])
         no_text = f"domain {domain!r}: {places}: no text; add text, or leave the domain out"
-        raise CorpusError(reading.bad.first or no_text)
+        raise CorpusError(reading.first_bad or no_text)
     if source.validation is not None:
-        next(read_validation(domain, source, BadDocuments(on_bad)), None)
+        next(read_validation(source, reading), None)
     return sample.bytes
 
 
@@ -160,15 +157,14 @@ def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]
 def _count(
     name: str, source: SourceConfig, tokenizer: Tokenizer | None, is_bytes: bool
 ) -> DomainCount:
-    sample, bad = _Sample(), BadDocuments("skip")
-    files = 0
+    sample, reading, files = _Sample(), ReaderContext(name, source, "skip"), 0
     if source.environment is not None:
         texts = (text for text, _ in environment_documents(source.environment))
         sample.bytes, sample.documents, _ = sample.measure(texts, float("inf"))
     elif is_local(source):
         paths = text_files(name, source)
         files = len(paths)
-        sample.add_files(paths, ReaderContext(name, source.column, bad, source.cell), SAMPLE_BYTES)
+        sample.add_files(paths, reading, SAMPLE_BYTES)
     else:
         raise CorpusError(
             f"domain {name!r}: {source.path}: its size is not available here; state its tokens or"
@@ -176,7 +172,7 @@ def _count(
         )
     if sample.bytes < 1:
         no_text = f"domain {name!r}: no text; add text, or leave the domain out"
-        raise CorpusError(bad.first or no_text)
+        raise CorpusError(reading.first_bad or no_text)
     how = "all text read" if sample.is_exact else "a sample of the text"
     tokens: int | None = None
     if is_bytes:

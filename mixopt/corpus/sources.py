@@ -18,7 +18,6 @@ from mixopt.config import SourceConfig
 from mixopt.corpus.text_files import (
     BUILDERS,
     COMPRESSIONS,
-    BadDocuments,
     ReaderContext,
     Row,
     RowFile,
@@ -67,29 +66,24 @@ class TextFile(NamedTuple):
                 path = fetched(path)
         return RowFile(path, self.builder, reading, str(self.place))
 
-    def documents(self, reading: ReaderContext) -> Iterator[str]:
-        """Return its documents, in order."""
-        return reading.documents(self.rows(reading), str(self.place))
-
 
 def read_documents(
-    domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
+    source: SourceConfig, reading: ReaderContext, at: Path | None = None
 ) -> Iterator[str]:
     """Yield the documents of a source that is not the environment, in order.
 
     The file `at` holds the name of the file that is being read, in case this process dies.
     """
-    reading = ReaderContext(domain, source.column, bad, source.cell)
     if not is_local(source):
         yield from reading.documents(_dataset_rows(source, reading), source.path)
         return
-    for file in text_files(domain, source):
+    for file in text_files(reading.domain, source):
         if at is not None:
             at.write_text(str(file.place))
-        yield from file.documents(reading)
+        yield from reading.documents(file.rows(reading), file.place)
 
 
-def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
+def read_validation(source: SourceConfig, reading: ReaderContext) -> Iterator[str]:
     """Return the documents of the files that `validation` names, read like the source."""
     is_here = any(is_url(p) or _globbed(p) for p in source.validation_files)
     remote = not is_local(source) and source.environment is None and not is_here
@@ -99,13 +93,13 @@ def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Ite
         "data_files": source.validation,
         "split": "train",
     }
-    return read_documents(domain, source.model_copy(update=held_out), bad)
+    return read_documents(source.model_copy(update=held_out), reading)
 
 
 def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
     """Return the files of a local source, in order of their names."""
     builder = _builder_name(source)
-    patterns = _as_list(source.data_files)
+    patterns = list(source.files)
     roots = [] if builder else list(source.paths)
     if roots and patterns:  # a list of paths has no data_files
         patterns = [under_folder(roots[0], pattern) for pattern in patterns]
@@ -135,10 +129,9 @@ def shared_files(
 
 def is_local(source: SourceConfig) -> bool:
     """Return whether a source is files that this package reads, not a data set of `datasets`."""
-    files = _as_list(source.data_files)
-    if source.streaming and any("://" in pattern for pattern in files):
+    if source.streaming and any("://" in pattern for pattern in source.files):
         return False
-    if any(is_url(pattern) for pattern in (*files, *source.paths)):
+    if any(is_url(pattern) for pattern in (*source.files, *source.paths)):
         return True
     if source.one_path is None or _builder_name(source) is not None:
         return source.environment is None
@@ -168,7 +161,7 @@ def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
         raise PluginError(
             f"domain {reading.domain!r} needs datasets: pip install 'mixopt[all]'"
         ) from error
-    path = source.one_path or str(builder_of(Path(_as_list(source.data_files)[0])))
+    path = source.one_path or str(builder_of(Path(source.files[0])))
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))
@@ -206,10 +199,6 @@ def _looks_like_path(name: str) -> bool:
 
 def _globbed(pattern: str) -> list[str]:
     return glob.glob(str(local_path(pattern)), recursive=True)
-
-
-def _as_list(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _matching(domain: str, pattern: str) -> list[Place]:

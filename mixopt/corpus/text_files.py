@@ -14,13 +14,13 @@ import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from operator import truediv
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
+from mixopt.config import SourceConfig
 from mixopt.errors import CorpusError, MixoptError
 from mixopt.system import first_few, one_line
 
@@ -63,30 +63,14 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-@dataclass
-class BadDocuments:
-    """Handling of unreadable documents: raise an error, or skip and count them."""
-
-    policy: BadPolicy = "error"
-    count: int = 0
-    first: str | None = None
-
-    def add(self, message: str) -> None:
-        """Raise the message, or count it."""
-        if self.policy == "error":
-            raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
-        self.count += 1
-        self.first = self.first or message
-
-
-@dataclass(frozen=True)
 class ReaderContext:
-    """Turns rows into the documents of a domain, by text column and cell values."""
+    """Turns rows into the documents of a domain; skips and counts unreadable ones, or raises."""
 
-    domain: str
-    column: str
-    bad: BadDocuments
-    cell: Mapping[str, str] = field(default_factory=dict)
+    def __init__(self, domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -> None:
+        """Store the text column and the cell values of a source."""
+        self.domain, self.column, self.cell = domain, source.column, source.cell
+        self.bad, self.first_bad = 0, ""
+        self._on_bad = on_bad
 
     @property
     def columns(self) -> list[str]:
@@ -94,12 +78,12 @@ class ReaderContext:
         return [self.column, *self.cell]
 
     def documents(self, rows: Iterable[Row], name: object) -> Iterator[str]:
-        """Yield the documents of a file or data set, in order; report bad ones to `bad`."""
+        """Yield the documents of a file or data set, in order."""
         try:
             for where, values, fault in rows:
                 text, error_text = (None, fault) if values is None else self._text(values)
                 if error_text:
-                    self.bad.add(f"domain {self.domain!r}: {where}: {error_text}")
+                    self._add_bad(f"domain {self.domain!r}: {where}: {error_text}")
                 elif text is not None:
                     yield text
         except MixoptError:
@@ -107,7 +91,7 @@ class ReaderContext:
         except Exception as error:  # libraries raise any type on a damaged file
             if isinstance(error, OSError) and error.errno is not None:
                 raise self.unreadable(name, error) from error
-            self.bad.add(str(self.unreadable(name, error)))
+            self._add_bad(str(self.unreadable(name, error)))
 
     def check_columns(self, where: object, columns: Iterable[str]) -> None:
         """Check that the columns of the text and of the cell exist."""
@@ -124,6 +108,12 @@ class ReaderContext:
     def unreadable(self, where: object, error: BaseException) -> CorpusError:
         """Return the error for a source that cannot be read completely."""
         return CorpusError(f"domain {self.domain!r}: {where}: {_reason(error)}")
+
+    def _add_bad(self, message: str) -> None:
+        if self._on_bad == "error":
+            raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
+        self.bad += 1
+        self.first_bad = self.first_bad or message
 
     def _text(self, values: Values) -> tuple[str | None, str]:
         """Return the text of a row (None for rows of other domains), and an error text."""

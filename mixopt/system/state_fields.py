@@ -141,7 +141,7 @@ class StateFields:
             self.refuse(name, fault)
         if raw.shape != shape:
             raise self.error(f"{self.where}: {name}: has shape {raw.shape}, not {shape}")
-        array = raw.astype(kind)
+        array: Array = raw.astype(kind)
         if not (np.isfinite(array) & (array >= minimum)).all():
             self.refuse(name, "not finite numbers" + _range(minimum, math.inf))
         return array

@@ -14,8 +14,9 @@ from flips import flips
 from refusals import refusal, refuses
 
 from mixopt.config import SourceConfig
-from mixopt.corpus import BadDocuments, text_files
+from mixopt.corpus import text_files
 from mixopt.corpus.sources import read_documents, read_validation
+from mixopt.corpus.text_files import ReaderContext
 from mixopt.errors import CorpusError
 
 TEXTS = ["first é", "second\nline", "third"]
@@ -32,8 +33,15 @@ def lines(texts, column="text"):
     return "".join(f"{row}\n" for row in rows).encode()
 
 
-def read(bad=None, **source):
-    return list(read_documents("web", SourceConfig(**source), bad or BadDocuments()))
+def read(on_bad="error", **source):
+    return skipping(on_bad, **source)[0]
+
+
+def skipping(on_bad="skip", **source):
+    """Return documents, the number of bad ones and the first of them."""
+    config = SourceConfig(**source)
+    reading = ReaderContext("web", config, on_bad)
+    return list(read_documents(config, reading)), reading.bad, reading.first_bad
 
 
 def refused(message, **source):
@@ -112,7 +120,7 @@ def test_a_folder_gives_the_files_of_its_split_and_held_out_files_are_read_as_th
     refused("domain 'web': path: json needs data_files; name its files", path="json")
     (folder / "held.data").write_bytes(lines(TEXTS, column="body"))
     source = SourceConfig(path="json", data_files="a", column="body", validation="held.data")
-    assert list(read_validation("web", source, BadDocuments())) == TEXTS
+    assert list(read_validation(source, ReaderContext("web", source))) == TEXTS
 
 
 def test_a_missing_file_is_named_and_a_missing_column_with_those_there_are(folder, monkeypatch):
@@ -151,10 +159,9 @@ def test_a_bad_line_is_named_or_skipped_and_counted(folder, line):
     (folder / "a.jsonl").write_bytes(lines(["good"]) + line + b"\n \n" + lines(["better"]))
     refused(f"domain 'web': {BAD_LINES[line]}", path="a.jsonl")
     refused("fix it, or set on_bad_document: skip", path="a.jsonl")
-    bad = BadDocuments("skip")
-    assert read(bad, path="a.jsonl") == ["good", "better"]
-    assert bad.count == 1
-    assert BAD_LINES[line] in bad.first
+    texts, bad, first = skipping(path="a.jsonl")
+    assert (texts, bad) == (["good", "better"], 1)
+    assert BAD_LINES[line] in first
 
 
 def test_invalid_utf8_is_named_in_each_form(folder):
@@ -165,8 +172,7 @@ def test_invalid_utf8_is_named_in_each_form(folder):
     texts = pa.array([b"good", b"\xff", b"better"]).view(pa.string())
     pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
     refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
-    bad = BadDocuments("skip")
-    assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)
+    assert skipping(path="a.parquet")[:2] == (["good", "better"], 1)
 
 
 def test_a_list_of_files_globs_and_folders_is_read_in_its_order(folder):
@@ -195,12 +201,12 @@ def test_a_damaged_file_is_skipped_and_counted_too_but_not_one_that_cannot_be_op
 ):
     (folder / f"a.{suffix}").write_bytes(b"something else")
     arrow(folder / "z.arrow", ["last"])
-    bad = BadDocuments("skip")
-    assert (read(bad, path=[f"a.{suffix}", "z.arrow"]), bad.count) == (["last"], 1)
-    assert f"a.{suffix}: cannot be read: " in bad.first
+    texts, bad, first = skipping(path=[f"a.{suffix}", "z.arrow"])
+    assert (texts, bad) == (["last"], 1)
+    assert f"a.{suffix}: cannot be read: " in first
     (folder / "a.jsonl").symlink_to(folder / "a.jsonl")
     with pytest.raises(CorpusError):
-        read(BadDocuments("skip"), path="a.jsonl")
+        read("skip", path="a.jsonl")
 
 
 def test_texts_outside_their_file_and_a_json_array_that_cannot_be_read_are_one_line(folder):
@@ -221,15 +227,15 @@ def test_flipped_bits_raise_nothing_but_errors_of_ours(folder, kind):
     texts, path = [f"document {k} with some text" for k in range(40)], folder / f"t.{kind}"
     pq.write_table(pa.table({"text": texts}), path) if kind == "parquet" else arrow(path, texts)
     for _ in flips(path, count=40):
-        refusal(read, BadDocuments("skip"), path=path.name)
+        refusal(read, "skip", path=path.name)
 
 
 def test_a_line_or_a_packed_text_that_does_not_end_is_a_bad_document(folder, monkeypatch):
     monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
     line = lines(["x" * (999 - len(lines([""])))])  # with its end the longest that is read
     (folder / "t.jsonl").write_bytes(lines(["a"]) + b"x" * 5000 + b"\n" + line)
-    bad = BadDocuments("skip")
-    assert ([len(text) for text in read(bad, path="t.jsonl")], bad.count) == ([1, 977], 1)
+    texts, bad, _ = skipping(path="t.jsonl")
+    assert ([len(text) for text in texts], bad) == ([1, 977], 1)
     refused("t.jsonl:2: longer than 256 MiB; fix it", path="t.jsonl")
     (folder / "t.json.gz").write_bytes(gzip.compress(b"[" + b" " * 5000))
     refused("t.json.gz: cannot be read: longer than 256 MiB", path="t.json.gz")
