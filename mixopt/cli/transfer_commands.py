@@ -140,10 +140,12 @@ def export_command(
     if to == "corpus":
         _publish(source, out or "", as_json)
     elif to == "transformers-model":
-        from mixopt.pretraining import export_lines, export_model
+        from mixopt.pretraining import export_model
 
         model = export_model(source, Path(out or ""), trust=trust)
-        print_json(model) if as_json else show("\n".join(export_lines(model)))
+        size = f"{model['architecture']}, {model['parameters']:,} parameters"
+        difference = f"largest difference of logits {model['largest_logit_difference']:.1e}"
+        print_json(model) if as_json else show(f"{model['path']}: {size}; {difference}")
     elif to == "schedule":
         from mixopt.pipeline import BATCH, schedule_of
 
@@ -253,7 +255,7 @@ def pretrain_command(
     With --score, CONFIG is a pretraining's directory, one of its checkpoints or a folder of
     transformers, which scores tasks in bits per byte, in float32.
     """
-    from mixopt.pretraining import pretrain, result_lines
+    from mixopt.pretraining import pretrain
 
     if score is not None:
         from mixopt.config import one_of
@@ -266,7 +268,7 @@ def pretrain_command(
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)
     if int(os.environ.get("RANK", "0")):
         return
-    print_json(result.to_json()) if as_json else show("\n".join(result_lines(result)))
+    print_json(result.to_json()) if as_json else show(result)
     if result.interrupted:
         say(f"pretrain: step {result.step} is saved: {result.checkpoint}")
         raise typer.Exit(130)  # which is answered with how to resume

@@ -30,12 +30,12 @@ import torch
 
 from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.loading import MixtureLoader
-from mixopt.online.contract import DriverOptions, Estimator, HeldOut, Setting
+from mixopt.online.contract import DriverOptions, Estimator, Setting
 from mixopt.online.loss_sums import LossWindows, from_first, held_out_losses, is_first, on_first
 from mixopt.online.mixture_log import MixtureLog
 from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible
 from mixopt.sampling import MixtureSampler, check_ranks
-from mixopt.system import StateFields, shown_value
+from mixopt.system import StateFields, one_line, shown_value
 
 FORMAT = "mixopt-driver/5"
 _WHERE = "the driver's state"
@@ -145,12 +145,8 @@ class Driver:
         self.perturbed_steps += plan.perturbs and not self._options.shadow
         if self.frozen is None:
             self._observe_if_due()
-        if self.steps_done == self.setting.steps:
-            self._end()
-
-    def _end(self) -> None:
-        """Log if the estimator changed nothing in the whole run."""
-        if self.frozen is None and not self._moved and is_first():
+        is_idle = self.frozen is None and not self._moved
+        if self.steps_done == self.setting.steps and is_idle and is_first():
             logging.getLogger("mixopt.online").warning(
                 "%s never moved the mixture in %s steps: it saw no difference between domains"
                 " beyond noise; train longer, or leave it out",
@@ -180,23 +176,20 @@ class Driver:
         if isinstance(observation, str):
             self._freeze(observation)
             return
-        held_out = self._evaluated() if evaluates else None
-        if isinstance(held_out, str):
-            self._freeze(held_out)
-            return
+        if evaluates:
+            assert self._options.evaluate is not None  # plans with held-out losses need it
+            held_out = held_out_losses(self._options.evaluate, self.setting.evaluations)
+            if isinstance(held_out, str):
+                self._freeze(held_out)
+                return
+            self.evaluated_tokens += held_out.tokens
+            observation = replace(observation, held_out=held_out)
         self._observed = self.steps_done
         if is_first() and self._trouble is None:
             try:
-                self._estimator.observe(replace(observation, held_out=held_out))
+                self._estimator.observe(observation)
             except Exception as error:
                 self._trouble = f"{type(error).__name__} in observe: {error}"
-
-    def _evaluated(self) -> HeldOut | str:
-        evaluate = self._options.evaluate
-        assert evaluate is not None  # plans with held-out losses need it, as checked before
-        held_out = held_out_losses(evaluate, self.setting.evaluations)
-        self.evaluated_tokens += 0 if isinstance(held_out, str) else held_out.tokens
-        return held_out
 
     # Plans ----------------------------------------------------------------------------------
 
@@ -310,41 +303,39 @@ class Driver:
             EstimatorError: The state is of another run or other domains, is damaged, or the
                 estimator cannot resume from it; nothing is changed.
         """
-        fields = StateFields(state, _WHERE, EstimatorError)
+        parts = self, self._windows, self._stream, self._log, self._estimator
+        before = [(part, dict(vars(part))) for part in parts if hasattr(part, "__dict__")]
+        try:
+            self._load(StateFields(state, _WHERE, EstimatorError))
+        except BaseException:
+            for part, values in before:
+                vars(part).clear()
+                vars(part).update(values)
+            raise
+
+    def _load(self, fields: StateFields) -> None:
         fields.check_format(FORMAT)
         domains, step = self.setting.domains, fields.whole("step")
         if tuple(fields.texts("domains")) != domains:
             fields.refuse("domains", f"not those of this run, {', '.join(domains)}")
+        self.steps_done, self._observed = step, fields.whole("observed", 0, step)
+        self._started, self._moved = fields.flag("started"), fields.flag("moved")
+        self.frozen = fields.maybe("frozen", fields.text)
+        self._trouble = fields.maybe("trouble", fields.text)
+        self.perturbed_steps = fields.whole("perturbed_steps")
+        self.evaluated_tokens = fields.whole("evaluated_tokens")
         plans = fields.part("plans")
-        attributes: dict[str, Any] = {
-            "steps_done": step,
-            "frozen": fields.maybe("frozen", fields.text),
-            "perturbed_steps": fields.whole("perturbed_steps"),
-            "evaluated_tokens": fields.whole("evaluated_tokens"),
-            "_started": fields.flag("started"),
-            "_moved": fields.flag("moved"),
-            "_trouble": fields.maybe("trouble", fields.text),
-            "_observed": fields.whole("observed", 0, step),
-        }
-        for name in ("plan", "before", "steady"):
-            attributes[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
-        use_windows = self._windows.read(fields.part("windows"))
-        use_stream = self._stream.read(fields.part("stream"), step)
+        self._plan, self._before, self._steady = (
+            StandingPlan.read(plans.part(name), len(domains))
+            for name in ("plan", "before", "steady")
+        )
+        self._windows.load(fields.part("windows"))
+        self._stream.load(fields.part("stream"))
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
-        setting = replace(self.setting, reference_D=reference_D)
-        inside = getattr(self._estimator, "__dict__", {})
-        before = dict(inside)
-        try:
-            on_first(lambda: _resume(self._estimator, setting, fields.get("estimator")))
-            on_first(lambda: self._log.cut(size))
-        except BaseException:
-            inside.clear()
-            inside.update(before)
-            raise
-        self.setting, self._log.size = setting, size
-        vars(self).update(attributes)
-        use_stream()
-        use_windows()
+        self.setting = replace(self.setting, reference_D=reference_D)
+        on_first(lambda: _resume(self._estimator, self.setting, fields.get("estimator")))
+        on_first(lambda: self._log.cut(size))
+        self._log.size = size
 
 
 def _resume(estimator: Estimator, setting: Setting, state: Any) -> None:
@@ -357,6 +348,5 @@ def _resume(estimator: Estimator, setting: Setting, state: Any) -> None:
     except MixoptError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         name = type(estimator).__name__
-        raise EstimatorError(f"{name} cannot resume from {_WHERE}: {reason}") from error
+        raise EstimatorError(f"{name} cannot resume from {_WHERE}: {one_line(error)}") from error

@@ -243,17 +243,13 @@ class LossWindows:
         """Return the sums over all ranks; all ranks call it."""
         return {"sums": summed(self._losses.totals_RD).tolist(), "means": dict(self._means)}
 
-    def read(self, fields: StateFields) -> Callable[[], None]:
-        """Check a state; return a function that resumes from it. Rank 0 takes all ranks' sums."""
-        domains = len(self._domains)
-        sums_RD = fields.array("sums", (ROWS, domains), minimum=-_MAX_TOTAL, kind=int)
-        part = fields.part("means")
-        means = {name: part.number(name) for name in part.content}
-
-        def use() -> None:
-            self.clear()
-            self._means = means
-            if is_first():
-                self._losses.put(torch.from_numpy(sums_RD))
-
-        return use
+    def load(self, fields: StateFields) -> None:
+        """Resume from a state; rank 0 takes all ranks' sums."""
+        shape = ROWS, len(self._domains)
+        sums_RD = fields.array("sums", shape, minimum=-_MAX_TOTAL, kind=int)
+        means = fields.part("means")
+        self._means = {name: means.number(name) for name in means.content}
+        self._recorded = True
+        self._losses = DomainLosses(self._stream.lengths_D.tolist())
+        if is_first():
+            self._losses.put(torch.from_numpy(sums_RD))

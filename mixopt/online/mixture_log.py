@@ -6,6 +6,7 @@ run has the same log as an undisturbed one, byte for byte.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError
-from mixopt.mixture import total_variation
 from mixopt.system import checked_as, parse_json, read_text, writing
 
 
@@ -90,11 +90,9 @@ class LoggedChange:
     @property
     def distance(self) -> float:
         """Total variation between the weights, 0 to 1."""
-        names = [*dict.fromkeys([*self.before, *self.after])]
-        left, right = (
-            [weights.get(name, 0.0) for name in names] for weights in (self.before, self.after)
-        )
-        return float(total_variation(left, right))
+        names = {*self.before, *self.after}
+        moves = (abs(self.before.get(name, 0) - self.after.get(name, 0)) for name in names)
+        return math.fsum(moves) / 2
 
 
 def read_changes(path: Path) -> list[LoggedChange]:

@@ -7,7 +7,7 @@ mixture has shares below 1/1000), which removes the difference except in rare ti
 Shapes: D domains.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -95,8 +95,7 @@ class StreamSteps:
         self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)
         self._accumulation = accumulation
         self._step_samples = self.sampler.batch_size * accumulation
-        self._base = self._since = self._lag = 0
-        self._counts: dict[str, int] | None = None
+        self._lag = 0
         if isinstance(mixture, MixtureLoader):
             self._lag = -(-mixture.workers * mixture.prefetch // accumulation)
         self.begin()
@@ -105,6 +104,7 @@ class StreamSteps:
         """Start step 1 at the sampler's next batch."""
         self.mixture.accumulate(self._accumulation)
         self._base = self.sampler.batch * self.sampler.batch_size
+        self._counts = self.sampler.counts(self.sampler.batch)
 
     def position(self, step: int) -> int:
         """Return the position in the stream after a number of steps."""
@@ -143,8 +143,7 @@ class StreamSteps:
 
     def take_tokens(self, step: int) -> Array:
         """Return the tokens of each domain since the last call, shape (D,)."""
-        before = self._counts_before()
-        self._counts = self.sampler.counts(self.batch(step + 1))
+        before, self._counts = self._counts, self.sampler.counts(self.batch(step + 1))
         counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
         return np.array(counts_D, np.float64) * self.lengths_D
 
@@ -154,32 +153,22 @@ class StreamSteps:
             "base": self._base,
             "step_samples": self._step_samples,
             "lag": self._lag,
-            "since": self._since,
-            "counts": self._counts_before(),
+            "counts": self._counts,
         }
 
-    def read(self, state: StateFields, step: int) -> Callable[[], None]:
-        """Check a state; return a function that resumes from it."""
-        base, lag = state.whole("base"), state.whole("lag")
-        samples, since = state.whole("step_samples", 1), state.whole("since", 0, step)
-        part = state.maybe("counts", state.part)
-        counts = None if part is None else {name: part.whole(name) for name in part.content}
-        if counts is not None and set(counts) != set(self.sampler.domains):
+    def load(self, state: StateFields) -> None:
+        """Resume from a state."""
+        counts, samples = state.part("counts"), state.whole("step_samples", 1)
+        if set(counts.content) != set(self.sampler.domains):
             state.refuse("counts", "not of the domains")
         if samples != self._step_samples:
             raise EstimatorError(
                 f"a step had {samples} samples, here it has {self._step_samples}: keep"
                 " batch_size x accumulation unchanged"
             )
-
-        def use() -> None:
-            self._base, self._lag = base, max(self._lag, lag)
-            self._since, self._counts = since, counts
-
-        return use
-
-    def _counts_before(self) -> dict[str, int]:
-        return self._counts or self.sampler.counts(self.batch(self._since + 1))
+        self._counts = {name: counts.whole(name) for name in counts.content}
+        self._base = state.whole("base")
+        self._lag = max(self._lag, state.whole("lag"))
 
 
 def impossible(

@@ -63,7 +63,7 @@ from mixopt.run_directory import (
 )
 from mixopt.sweeps import TrialFolder, make_executor, read_entry
 from mixopt.system import Say, check_links, check_trusted, duration, hidden_progress, silent
-from mixopt.tracking import Tracker, open_tracker, tracked
+from mixopt.tracking import Tracker, tracked
 from mixopt.trials import Trial, TrialResult, Trials, make_design, write_design
 
 Source = str | Path
@@ -114,10 +114,11 @@ def run(
         if redo is not None and any(step.acts for step in steps_from(step_named(redo))):
             planned.ask_trust("run")
         opened = open_run(planned.config, out, source=planned.source, redo=redo, trust=trust)
-        if opened.config.tracking.enabled and not is_sent(opened):
+        tracking, sends = opened.config.tracking, is_sent(opened)
+        if tracking.enabled and not sends:
             say(
                 "tracking: nothing is sent, because only the run directory names the server"
-                f" {opened.config.tracking.uri}; add --trust to send"
+                f" {tracking.uri}; add --trust to send"
             )
         for line in lines:
             say(f"check: {line}")
@@ -126,7 +127,10 @@ def run(
             _forget_failed(opened)
         if last is PREPARE and opened.is_done(PREPARE.name):
             _discard_altered_shards(opened, say)
-        with open_tracker(opened, say) as tracker, hidden_progress() if hide else nullcontext():
+        with (
+            Tracker(tracking, opened.config.name, opened.path, say, sends=sends) as tracker,
+            hidden_progress() if hide else nullcontext(),
+        ):
             for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened

@@ -1,4 +1,3 @@
-from .checkpoints import Checkpoints as Checkpoints
 from .config import (
     ModelConfig as ModelConfig,
     PretrainConfig as PretrainConfig,
@@ -16,10 +15,8 @@ from .models import (
     document_positions as document_positions,
     has_bfloat16 as has_bfloat16,
 )
-from .parallel import joined as joined
-from .pretraining_run import pretrain as pretrain, result_lines as result_lines
+from .pretraining_run import pretrain as pretrain
 from .trained_model import (
-    export_lines as export_lines,
     export_model as export_model,
     score_tasks as score_tasks,
     scores_text as scores_text,
@@ -27,7 +24,6 @@ from .trained_model import (
 from .training_step import (
     DocumentMasks as DocumentMasks,
     added_loss as added_loss,
-    auxiliary_coefficient as auxiliary_coefficient,
     make_optimizer as make_optimizer,
     token_losses as token_losses,
 )

@@ -10,14 +10,14 @@ have written, rank 0 adds state.json and renames the folder.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.online import on_first
-from mixopt.pretraining.models import error_line
+from mixopt.pretraining.config import CheckpointConfig
 from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
 from mixopt.system import (
@@ -46,6 +46,7 @@ from mixopt.system import (
     Verifier,
     check_names,
     file_record,
+    one_line,
     read_sealed,
     write_sealed,
     writing,
@@ -56,8 +57,6 @@ CHECKPOINTS, STATE = "checkpoints", "state.json"
 MODEL, OPTIMIZER = "model.", "optimizer."
 _PREFIX, _DAMAGED = "step-", "damaged-"
 _HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
-_FAILED = (Exception, CheckpointException)  # the second does not derive from Exception
-_THREADS = 8
 
 
 class CheckpointState(FileShape):
@@ -78,9 +77,8 @@ class CheckpointState(FileShape):
 class Checkpoints:
     """The checkpoints of a run; all ranks call the same methods."""
 
-    def __init__(self, folder: Path, ranks: Ranks, *, keep: int = 2, keep_every: int = 0) -> None:
-        self._folder, self._ranks = folder, ranks
-        self._keep, self._keep_every = keep, keep_every
+    def __init__(self, folder: Path, ranks: Ranks, config: CheckpointConfig) -> None:
+        self._folder, self._ranks, self._config = folder, ranks, config
         # A process group of its own, because the thread communicates beside training.
         self._group: Any = dist.new_group(backend="gloo")
         self._pending: Future[Any] | None = None
@@ -89,13 +87,10 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the last checkpoint; its error does not hide an error of the block."""
-        try:
+    def __exit__(self, *_: object) -> None:
+        """Let the last checkpoint end; only `wait` raises its error."""
+        with suppress(MixoptError):
             self.wait()
-        except MixoptError:
-            if kind is None:
-                raise
 
     def save(
         self,
@@ -110,18 +105,17 @@ class Checkpoints:
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         on_first(lambda: _make_empty(self._path))
-        now = json.dumps(state)  # a copy, because the state changes during the write
-
-        writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))
+        now = deepcopy(state)  # it changes during the write
+        writer = _Writer(self._path, lambda: self._finish(step, now, beside))
         tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, optimizer).items()}
-        with self._named_failures():
+        with self._written():
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
             self._pending = cast(Future[Any], pending)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written."""
         pending, self._pending = self._pending, None
-        with self._named_failures():
+        with self._written():
             if pending is not None:
                 pending.result()
 
@@ -135,7 +129,12 @@ class Checkpoints:
                 refused[path] = str(error)
                 continue
             for damaged, fault in refused.items():
-                _put_aside(damaged, f"{fault}; resuming from {path.name} instead")
+                warning = f"{fault}; resuming from {path.name} instead"
+                logging.getLogger("mixopt.pretraining").warning("%s", warning)
+                aside = damaged.with_name(_DAMAGED + damaged.name)
+                with writing(damaged):
+                    shutil.rmtree(aside, ignore_errors=True)
+                    damaged.replace(aside)
             return path, state
         if refused:
             raise RunError(
@@ -148,25 +147,21 @@ class Checkpoints:
         """Complete a folder of shards, and remove checkpoints that are not kept."""
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
-        with ThreadPoolExecutor(_THREADS) as threads:
-            records = [vars(record) for record in threads.map(file_record, files)]
-        hashes = dict(zip((file.name for file in files), records, strict=True))
+        with ThreadPoolExecutor() as threads:
+            records = zip(files, threads.map(file_record, files), strict=True)
+            hashes = {file.name: vars(record) for file, record in records}
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for part in (*beside, path):
             _sync(part)
         path.replace(folder / _name(step))
         _sync(folder)
-        for old in found_checkpoints(folder)[: -self._keep]:
-            number = int(old.name.removeprefix(_PREFIX))
-            if not self._keep_every or number % self._keep_every:  # rename before deletion
+        every = self._config.keep_every
+        for old in found_checkpoints(folder)[: -self._config.keep]:
+            if not every or int(old.name.removeprefix(_PREFIX)) % every:  # rename before deletion
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
-    @contextmanager
-    def _named_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except _FAILED as error:
-            raise self._ranks.error(f"{self._path}: cannot be written: {_reason(error)}") from error
+    def _written(self) -> AbstractContextManager[None]:
+        return _failing(f"{self._path}: cannot be written", self._ranks.error)
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -183,35 +178,33 @@ class _Writer(HuggingFaceStorageWriter):
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """Return the full tensors of a checkpoint in one process, without a process group."""
-    shapes = {name: shape for name, shape in _shapes(path).items() if name.startswith(prefix)}
-    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
+    tensors = {
+        name: torch.empty(size, dtype=dtype)
+        for name, (size, dtype) in _shapes(path).items()
+        if name.startswith(prefix)
+    }
     _load(path, tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def load_training(path: Path, model: nn.Module, optimizer: optim.Optimizer | None) -> None:
     """Load this rank's part of a checkpoint into a model, and into its optimizer if given."""
-    tensors = _weights(model) if optimizer is None else _tensors(model, optimizer)
-    model_shapes = {n: tuple(tensor.shape) for n, tensor in tensors.items() if n.startswith(MODEL)}
-    saved_shapes = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
-    for name in (*model_shapes, *saved_shapes):
-        if model_shapes.get(name) != saved_shapes.get(name):
-            saved, expected = (
-                f"of shape {shapes[name]}" if name in shapes else "absent"
-                for shapes in (saved_shapes, model_shapes)
-            )
+    tensors = _tensors(model, optimizer)
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    saved = {name: tuple(size) for name, (size, _) in _shapes(path).items()}
+    for name in (*expected, *saved):
+        if name.startswith(MODEL) and expected.get(name) != saved.get(name):
             raise RunError(
-                f"{path}: weight {name.removeprefix(MODEL)!r} is {saved}, and in the model"
-                f" {expected}: it is of another model; leave out model.name and model.options that"
-                " change its shape"
+                f"{path}: weight {name.removeprefix(MODEL)!r}: its shape is"
+                f" {saved.get(name, 'absent')}, and in the model {expected.get(name, 'absent')}: it"
+                " is of another model; leave out model.name and model.options that change its shape"
             )
     _load(path, tensors)
 
 
 def found_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, damaged ones included, by step."""
-    paths = folder.glob(f"{_PREFIX}*")
-    return sorted(p for p in paths if p.name.removeprefix(_PREFIX).isdecimal() and p.is_dir())
+    return sorted(folder.glob(_PREFIX + "[0-9]" * 8))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -235,7 +228,7 @@ def whole_state(path: Path) -> CheckpointState:
     if unknown:
         raise RunError(f"{path / unknown[0]}: is not a file of this checkpoint")
     verify = partial(Verifier(path).fault, deep=True)
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor() as threads:
         faults = threads.map(verify, state.files, state.files.values())
         for name, fault in zip(state.files, faults, strict=True):
             if fault is not None:
@@ -269,14 +262,6 @@ def _make_empty(path: Path) -> None:
         path.mkdir()
 
 
-def _put_aside(path: Path, warning: str) -> None:
-    logging.getLogger("mixopt.pretraining").warning("%s", warning)
-    aside = path.with_name(_DAMAGED + path.name)
-    with writing(path):
-        shutil.rmtree(aside, ignore_errors=True)
-        path.replace(aside)
-
-
 def _sync(path: Path) -> None:
     """Sync a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -286,44 +271,37 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
+def _tensors(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, Any]:
     """Return weights, saved buffers and optimizer tensors, which loading fills in place."""
-    tensors = _weights(model)
-    flat = StateDictOptions(flatten_optimizer_state_dict=True)
-    for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
-        if isinstance(value, Tensor):
-            tensors[f"{OPTIMIZER}{name}"] = value
-    return tensors
-
-
-def _weights(model: nn.Module) -> dict[str, Any]:
     saved = model.state_dict()
     tensors = {f"{MODEL}{name}": weight.detach() for name, weight in model.named_parameters()}
-    return tensors | {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
+    tensors |= {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
+    if optimizer is not None:
+        flat = StateDictOptions(flatten_optimizer_state_dict=True)
+        for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
+            if isinstance(value, Tensor):
+                tensors[f"{OPTIMIZER}{name}"] = value
+    return tensors
 
 
 def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Return shape and dtype of each tensor of a checkpoint."""
-    try:
+    with _failing(f"{path}: cannot be read", RunError):
         metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
-    except _FAILED as error:
-        raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
     return {name: (tensor.size, tensor.properties.dtype) for name, tensor in metadata.items()}  # type: ignore[union-attr]
 
 
 def _load(path: Path, tensors: dict[str, Any]) -> None:
+    with _failing(f"{path}: cannot be read", RunError), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is")  # each rank reads alone
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+
+
+@contextmanager
+def _failing(what: str, error: Callable[[str], MixoptError]) -> Iterator[None]:
+    """Turn an error of torch into one line; with several ranks, the first one's."""
     try:
-        with warnings.catch_warnings():  # torch warns that each rank reads alone
-            warnings.filterwarnings("ignore", "torch.distributed is")
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
-    except _FAILED as error:
-        raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error as one line; with several ranks, the first one's."""
-    if isinstance(error, CheckpointException) and error.failures:
-        error = next(iter(error.failures.values()))[0]
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return error_line(error, with_kind=True)
+        yield
+    except (Exception, CheckpointException) as caught:  # the second does not derive from Exception
+        failures = getattr(caught, "failures", None) or {0: (caught,)}
+        raise error(f"{what}: {one_line(next(iter(failures.values()))[0])}") from caught

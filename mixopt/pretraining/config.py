@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config import (
     FILES,
@@ -280,13 +280,6 @@ class PretrainConfig(Section):
         limit = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
         return limit | values | {"training": training, "schedule": content}
 
-    @field_validator("corpus")
-    @classmethod
-    def _without_secrets(cls, corpus: str) -> str:
-        for _, message in url_faults([((), corpus)]) if is_url(corpus) else ():
-            raise ValueError(message)
-        return corpus
-
     @cached_property
     def plan(self) -> Schedule | None:
         """The schedule of the run, where it has one."""
@@ -303,7 +296,8 @@ class PretrainConfig(Section):
 
     def rows_of_pass(self, ranks: int) -> int:
         """Return how many sequences one rank takes at once."""
-        return min(self.training.micro_batch or self.training.batch, self.training.batch // ranks)
+        rows = max(self.training.batch // ranks, 1)
+        return min(self.training.micro_batch or rows, rows)
 
 
 def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
@@ -313,6 +307,8 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+    if is_url(config.corpus):
+        yield from url_faults([(("corpus",), config.corpus)])
     if config.plan is None:
         return
     if config.estimator is not None:
@@ -322,6 +318,4 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     for name in LENGTHS:
         value, planned = getattr(config.training, name), getattr(config.plan, name)
         if value != planned:
-            ends = name == "steps" and value > planned
-            difference = f"ends before, after {planned}" if ends else f"has {planned}"
-            yield ("training", name), f"{value}, and the schedule {difference}; leave it out"
+            yield ("training", name), f"{value}, and the schedule has {planned}; leave it out"

@@ -18,7 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,7 +36,6 @@ from mixopt.config import (
     is_recipe,
     read_sections,
     source_urls,
-    unusable_names,
     url_faults,
 )
 from mixopt.corpus import Corpus, prepare_corpus, read_corpus_index, saved_tokenizer, vocabulary_of
@@ -53,6 +54,7 @@ from mixopt.system import (
     checked_as,
     is_url,
     local_path,
+    one_line,
     read_yaml,
     sealed_text,
     write_text,
@@ -72,13 +74,11 @@ def check_directory(config: PretrainConfig, out: Path) -> None:
     """Check that a run in the directory, if any, can resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         before = dump_sections(recorded_pretraining(out))
-        for name, was, now in differences(before, dump_sections(config)):
-            if not _is_free(name):
-                recorded, current = (" ".join(str(value).split())[:200] for value in (was, now))
-                raise RunError(
-                    f"{out}: the run was started with {name} {recorded}, and here it is {current};"
-                    " use another --out"
-                )
+        for name, was, now in _decisive(before, config):
+            raise RunError(
+                f"{out}: the run was started with {name} {one_line(was)}, and here it is"
+                f" {one_line(now)}; use another --out"
+            )
 
 
 def record_config(config: PretrainConfig, out: Path) -> None:
@@ -97,8 +97,7 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
 
 def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all fields that affect results."""
-    values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_free(n)]
-    return _digest(values)
+    return _digest([(name, value) for name, _, value in _decisive({}, config)])
 
 
 def verify_pretraining(directory: Path) -> list[CheckedPart]:
@@ -122,7 +121,10 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
         text = read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
         content = dump_sections(text)
         fingerprint = _digest({n: content.get(n) for n in ("seed", "corpus", "evaluation")})
-        if not _is_made(folder, fingerprint):
+        made = ""
+        with suppress(CorpusError):  # missing or damaged
+            made = read_corpus_index(folder, verify=False).text("fingerprint")
+        if made != fingerprint:
             prepare_corpus(
                 text.corpus,
                 text.evaluation,
@@ -134,13 +136,6 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
             )
             return
     Corpus.open(folder)
-
-
-def _is_made(folder: Path, fingerprint: str) -> bool:
-    try:
-        return read_corpus_index(folder, verify=False).text("fingerprint") == fingerprint
-    except CorpusError:  # missing or damaged
-        return False
 
 
 def corpus_folder(config: PretrainConfig, out: Path) -> Path:
@@ -197,7 +192,7 @@ def _text_faults(text: Config) -> Iterator[Fault]:
         ("corpus", "domains"): text.corpus.sources,
         ("evaluation",): text.evaluation,
     }
-    yield from unusable_names(text.corpus, text.evaluation)
+
     yield from ((location, WHERE) for location in absent_texts(sources))
     yield from url_faults(source_urls(sources))
 
@@ -206,6 +201,8 @@ def _digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_free(name: str) -> bool:
-    """Whether a field affects no result."""
-    return any(name == field or name.startswith(f"{field}.") for field in _FREE)
+def _decisive(before: Mapping[str, Any], config: PretrainConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the differences of fields that affect results."""
+    for name, was, now in differences(before, dump_sections(config)):
+        if not any(name == field or name.startswith(f"{field}.") for field in _FREE):
+            yield name, was, now

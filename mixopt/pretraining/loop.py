@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,17 @@ from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, LineLog, MixtureLog, make_estimator
+from mixopt.online import (
+    MIXTURE_LOG,
+    Driver,
+    DriverOptions,
+    LineLog,
+    MixtureLog,
+    is_first,
+    make_estimator,
+)
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
-from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.config import MixtureSource, PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import HeldOutText, Meter, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_checkpoint
@@ -48,31 +56,36 @@ class Loop:
         self.step, self._losses = 0, dict[str, float]()
         length = config.training.sequence_length
 
-        def opened() -> tuple[Corpus, _Mixtures, MixtureLoader, nn.Module, DocumentMasks | None]:
+        def opened() -> tuple[Corpus, nn.Module, DocumentMasks | None]:
             corpus = open_text(config, out)
-            planned = _planned_mixtures(config, corpus)
-            loader = _loader(corpus, config, planned, ranks.count)
+            self._planned = _planned_mixtures(config, corpus)
+            self._loader = _loader(corpus, config, self._planned, ranks.count)
             model, masks = initial_model(config, corpus.vocab_size, out), None
             if config.training.mask_documents:
                 masks = DocumentMasks(model, document_ends(corpus), length, corpus.vocab_size)
-            return corpus, planned, loader, model, masks
+            return corpus, model, masks
 
-        corpus, self._planned, self._loader, start, masks = ranks.each(opened)
+        corpus, start, masks = ranks.each(opened)
         flops = flops_per_token(start, length)
         self._trainer = Trainer(start, config, ranks, masks)
         self._held_out = HeldOutText(corpus, config, ranks, self._trainer)
-        self.experts = ranks.each(lambda: watch_of(self._trainer.model, corpus, config, ranks, out))
-        if self.experts is not None and ranks.is_first and not self._trainer.balances_experts:
+        self.experts, self._driver = ranks.each(
+            lambda: (
+                watch_of(self._trainer.model, corpus.domain_names, config, out),
+                self._make_driver(corpus, out / MIXTURE_LOG),
+            )
+        )
+        if self.experts is not None and is_first() and not self._trainer.balances_experts:
             logging.getLogger("mixopt.pretraining").warning(
                 "%s: no auxiliary loss balances its experts, so a few may end up serving all"
                 " tokens; check with `mixopt experts`",
                 config.model.name,
             )
-        self._log = MixtureLog(out / MIXTURE_LOG if ranks.is_first else None)
-        self._driver = ranks.each(lambda: self._make_driver(corpus, out / MIXTURE_LOG))
+        self._log = MixtureLog(out / MIXTURE_LOG if is_first() else None)
+
         peak = (config.metrics.peak_flops or peak_flops(ranks.device)) * ranks.count
         self._meter = Meter(corpus.domain_names, config, flops=flops, peak=peak)
-        self._metrics = LineLog(out / METRICS if ranks.is_first else None)
+        self._metrics = LineLog(out / METRICS if is_first() else None)
 
     def begin(self) -> None:
         """Start from step 0; metrics of an attempt without a checkpoint are dropped."""
@@ -85,23 +98,21 @@ class Loop:
     def resume(self, path: Path, state: CheckpointState) -> None:
         """Resume from a verified checkpoint."""
 
-        def resume_order() -> None:
+        def resume() -> None:
             try:
                 self._loader.load_state_dict(state.sampler)
             except SamplerError as error:
                 raise RunError(f"{path}: sampler: {error}") from error
-
-        def resume_training() -> None:
+            if self._driver is not None:
+                self._driver.load_state_dict(state.mixture)
+            if self.experts is not None:
+                self.experts.resume(state.experts, state.step)
+            # What may fail on one rank is last: the others do not wait for it above.
             load_training(path, self._trainer.model, self._trainer.optimizer)
             self._metrics.cut(state.metrics_size)
             self._meter.load_state_dict(state.meter)
 
-        self._ranks.each(resume_order)
-        if self._driver is not None:
-            self._driver.load_state_dict(state.mixture)
-        if (experts := self.experts) is not None:
-            self._ranks.each(lambda: experts.resume(state.experts, state.step))
-        self._ranks.each(resume_training)
+        self._ranks.each(resume)
         self.step, self._losses = state.step, dict(state.losses)
 
     @property
@@ -119,7 +130,11 @@ class Loop:
         else:  # planned mixtures are logged up to the present step
             self._log.cut(0)
             self._log_planned(0)
-        with self._progress() as update:
+        bar = (
+            progress("pretrain", config.training.steps) if is_first() else nullcontext(no_progress)
+        )
+        cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), bar as update:
             for batch in self._loader:
                 weights = self._loader.sampler.mixture_at(self.step)
                 outcome = self._trainer.step(
@@ -129,9 +144,11 @@ class Loop:
                 self._observe(outcome)
                 with self._meter.paused():
                     if self._is_due(config.held_out.every):
-                        self._evaluate()
-                    if self.experts is not None:
-                        self.experts.step(self.step, self._write)
+                        evaluated = self._held_out.line(self.step)
+                        self._losses = evaluated.get("held_out_loss", {})
+                        self._write(evaluated)
+                    if self.experts is not None and self._is_due(self.experts.every):
+                        self._write({"step": self.step, **self.experts.end_window(self.step)})
                 if self._is_due(config.metrics.every):
                     line = self._meter.line(self.step, outcome, weights)
                     self._write(line)
@@ -188,11 +205,6 @@ class Loop:
                 " steps: lower training.lr, or look at the data"
             )
 
-    def _evaluate(self) -> None:
-        line = self._held_out.line(self.step)
-        self._losses = line.get("held_out_loss", {})
-        self._write(line)
-
     def _write(self, line: Mapping[str, Any]) -> None:
         """Write a line of metrics with its time."""
         self._metrics.add({**line, "time": round(time.time(), 3)})
@@ -205,14 +217,12 @@ class Loop:
             "weights": shares(self._loader.sampler.mixture_at(self.step)),
             "sampler": self._loader.state_dict(),
             "mixture": {} if self._driver is None else self._driver.state_dict(),
+            "experts": self.experts and self.experts.state(),
             "metrics_size": self._metrics.size,
         }
-        paths = self._beside
-        if self.experts is not None:
-            state["experts"] = self.experts.state()
-            paths = [*paths, *self.experts.record.beside]
+        beside = [*self._beside, *(self.experts.record.beside if self.experts else ())]
         model, optimizer = self._trainer.model, self._trainer.optimizer
-        self._checkpoints.save(model, optimizer, self.step, state, beside=paths)
+        self._checkpoints.save(model, optimizer, self.step, state, beside=beside)
 
     def _is_due(self, period: int) -> bool:
         return self.is_finished or (period > 0 and self.step % period == 0)
@@ -221,25 +231,12 @@ class Loop:
         """Check that all ranks have the same order of samples; rank 0 reports differences."""
         self._ranks.each(lambda: check_ranks(self._loader.sampler))
 
-    @contextmanager
-    def _progress(self) -> Iterator[Any]:
-        """Show progress on rank 0, and preserve torch's random state."""
-        cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
-        bar = progress("pretrain", self._config.training.steps)
-        with (
-            torch.random.fork_rng(devices=cuda),
-            bar if self._ranks.is_first else nullcontext(no_progress) as update,
-        ):
-            yield update
-
 
 def _planned_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
     """Return first step, mixture and source of each planned mixture."""
     if config.plan is None:
-        source = config.mixture
-        return [
-            (0, _mixture(config, corpus), f"start: {source.anchor or source.file or 'weights'}")
-        ]
+        source = config.mixture.anchor or config.mixture.file or "weights"
+        return [(0, _mixture(config.mixture, corpus), f"start: {source}")]
     stages: _Mixtures = []
     for k, stage in enumerate(config.plan.stages):
         try:
@@ -251,20 +248,19 @@ def _planned_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
     return stages
 
 
-def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
-    source = config.mixture
+def _mixture(source: MixtureSource, corpus: Corpus) -> Mixture:
+    names = corpus.domain_names
     if source.anchor is not None:
-        names = corpus.domain_names
         return corpus.natural if source.anchor == "natural" else Mixture.uniform(names)
     try:
-        content = read_yaml(Path(source.file), error=MixtureError) if source.file else None
-        if "phases" in (content or {}):
+        if source.file is None:
+            return Mixture(source.weights or {}).over(names)
+        if "phases" in (read_yaml(Path(source.file), error=MixtureError) or {}):
             raise MixtureError(
                 f"{source.file} has phases; write them as stages with mixopt export {source.file}"
                 " --to schedule --out schedule.yaml, and give schedule: schedule.yaml"
             )
-        mixture = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
-        return mixture.over(corpus.domain_names)
+        return Mixture.from_file(source.file).over(names)
     except MixtureError as error:
         field = "file" if source.file else "weights"
         raise MixtureError(f"mixture.{field}: {error}") from error
@@ -274,39 +270,26 @@ def _loader(
     corpus: Corpus, config: PretrainConfig, planned: _Mixtures, ranks: int
 ) -> MixtureLoader:
     """Return the loader of this rank's batches, one for each step."""
-    _check_batch(config, ranks)
+    batch, rows = config.training.batch, config.rows_of_pass(ranks)
+    if batch % (ranks * rows):
+        raise SamplerError(
+            f"training.batch: {batch} sequences, which {ranks} ranks with passes of {rows} do not"
+            f" divide; use a multiple of {ranks * rows}, or another training.micro_batch"
+        )
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
-    epochs = config.max_epochs and _allowed_epochs(
-        config, config.max_epochs, dataset.sizes, planned[0][1]
-    )
+    _, mixture, _ = planned[0]
+    limit = config.max_epochs
+    epochs = limit and _allowed_epochs(config, limit, dataset.sizes, mixture)
     sampler = MixtureSampler(
         dataset.sizes,
-        planned[0][1],
-        batch_size=config.training.batch,
+        mixture,
+        batch_size=batch,
         seed=config.seed,
         batches=config.training.steps,
         schedule=[] if config.plan is None else config.plan.entries,
         max_epochs=epochs,
     )
     return MixtureLoader(dataset, sampler)
-
-
-def _check_batch(config: PretrainConfig, ranks: int) -> None:
-    """Check that the batch is divisible by ranks and passes."""
-    batch = config.training.batch
-    if batch % ranks:
-        down = batch - batch % ranks
-        near = f"{down} or {down + ranks}" if down else str(ranks)
-        field = "training.batch" if config.plan is None else "schedule: batch"
-        raise SamplerError(
-            f"{field}: {batch} sequences over all ranks: {ranks} ranks do not divide it; use {near}"
-        )
-    rows, micro = batch // ranks, config.rows_of_pass(ranks)
-    if rows % micro:
-        raise SamplerError(
-            f"training.micro_batch {micro} does not divide the {rows} sequences that each of"
-            f" {ranks} ranks has of a batch of {batch}"
-        )
 
 
 def _allowed_epochs(

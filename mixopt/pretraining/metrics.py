@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,9 @@ class Meter:
         (*units_D, added), (*counts_D, passes) = sums[LOSS].tolist(), sums[COUNT].tolist()
         total, norm = sum(counts_D), outcome.gradient_norm
         domains = [*zip(self._domains, units_D, counts_D, strict=True)]
+        with self.paused():
+            speed = self._tokens_before(self._steps) / max(self._seconds, 1e-9)
+            self._seconds, self._steps = 0.0, 0
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
@@ -125,21 +128,13 @@ class Meter:
             "learning_rate": outcome.learning_rate,
             "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
-            **self._speed(step),
+            "tokens_per_second": speed,
+            "mfu": speed * self._flops / self._peak if self._flops * self._peak else None,
             "train_loss": {name: units / (UNIT * count) for name, units, count in domains if count},
             "weight": shares(weights),
             "realised": {name: round(count / total, 9) for name, _, count in domains if total},
         }
         return {name: value for name, value in line.items() if value is not None}
-
-    def _speed(self, step: int) -> dict[str, float | None]:
-        with self.paused():
-            seconds, steps = self._seconds, self._steps
-            self._seconds, self._steps = 0.0, 0
-        tokens = self._tokens_before(step) - self._tokens_before(step - steps)
-        speed = tokens / max(seconds, 1e-9)
-        mfu = speed * self._flops / self._peak if self._flops * self._peak else None
-        return {"tokens_per_second": speed, "mfu": mfu}
 
 
 def peak_flops(device: torch.device) -> float:
@@ -182,8 +177,19 @@ class HeldOutText:
 
     def sums(self) -> Sums:
         """Return sums of losses and tokens of this rank, by evaluation domain."""
-        if self._sums is None:
-            self._sums = self._evaluate()
+        if self._sums is not None:
+            return self._sums
+        sums_2M = torch.zeros(2, len(self.names) + 1, dtype=torch.float64, device=self._device)
+        for tokens, domain in self._passes:
+            tokens_BW = torch.from_numpy(tokens).to(self._device)
+            output = self._trainer.evaluate(tokens_BW[:, :-1])
+            exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
+            parts = (exact_BT, torch.ones_like(exact_BT))
+            # Integer units row by row, so that sums do not depend on the number of ranks.
+            sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
+            sums_2M.index_add_(1, torch.from_numpy(domain).to(self._device), sums_2B)
+        pairs = zip(self.names, sums_2M.T.tolist(), strict=False)
+        self._sums = {name: (loss, int(count)) for name, (loss, count) in pairs}
         return self._sums
 
     def forget(self) -> None:
@@ -198,37 +204,19 @@ class HeldOutText:
         losses = dict(zip(self.names, held_out.losses_M.tolist(), strict=True))
         return {"step": step, "held_out_loss": losses}
 
-    def _evaluate(self) -> Sums:
-        sums_2M = torch.zeros(2, len(self.names) + 1, dtype=torch.float64, device=self._device)
-        for tokens, domain in self._passes:
-            tokens_BW = torch.from_numpy(tokens).to(self._device)
-            output = self._trainer.evaluate(tokens_BW[:, :-1])
-            exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
-            parts = (exact_BT, torch.ones_like(exact_BT))
-            # Integer units row by row, so that sums do not depend on the number of ranks.
-            sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
-            sums_2M.index_add_(1, torch.from_numpy(domain).to(self._device), sums_2B)
-        return {
-            name: (loss, int(count))
-            for name, (loss, count) in zip(self.names, sums_2M.T.tolist(), strict=False)
-        }
-
 
 class ExpertWatch:
     """Counts of a run's experts on one rank; all ranks call the same methods."""
 
     def __init__(
-        self, model: nn.Module, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+        self, model: nn.Module, domains: Sequence[str], config: PretrainConfig, out: Path
     ) -> None:
         """Attach to the model before its first step."""
         # The model is in training mode only inside `counting`.
         adapters = named_adapters(config.experts.adapters)
-        self.stats = RouterStats.attach(
-            model, corpus.domain_names, adapters=adapters, evaluation=True
-        )
-        self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
-        self._steps = config.training.steps
-        self._every = config.experts.every or -(-self._steps // WINDOWS)
+        self.stats = RouterStats.attach(model, domains, adapters=adapters, evaluation=True)
+        self.record = ExpertRecord(out / EXPERTS)
+        self.every = config.experts.every or -(-config.training.steps // WINDOWS)
         self._begun = 0
 
     @contextmanager
@@ -238,17 +226,12 @@ class ExpertWatch:
         with _or_uncounted(), self.stats.domains(domain_BT, position=positions):
             yield
 
-    def step(self, step: int, write: Callable[[Mapping[str, Any]], None]) -> None:
-        """Write a window of counts if one ends at this step."""
-        if step == self._steps or step % self._every == 0:
-            self.stats.reduce()
-            window, start, self._begun = self.stats.window(), self._begun, step
-
-            def record() -> None:
-                write({"step": step, **training_scalars(window)})
-                self.record.write_window(start, step, window)
-
-            on_first(record)
+    def end_window(self, step: int) -> dict[str, float]:
+        """Write the counts since the last window, and return its scalars."""
+        self.stats.reduce()
+        window, start, self._begun = self.stats.window(), self._begun, step
+        on_first(lambda: self.record.write_window(start, step, window))
+        return training_scalars(window)
 
     def state(self) -> dict[str, Any]:
         """Return the unfinished window, for a checkpoint."""
@@ -265,14 +248,14 @@ class ExpertWatch:
 
 
 def watch_of(
-    model: nn.Module, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+    model: nn.Module, domains: Sequence[str], config: PretrainConfig, out: Path
 ) -> ExpertWatch | None:
     """Return the counter of the model's experts; None without experts or if disabled."""
     enabled, adapters = config.experts.enabled, config.experts.adapters
     if enabled is False or not (enabled is True or adapters or has_experts(model)):
         return None
     with _or_uncounted(f"experts.enabled: {str(enabled).lower()}: "):
-        return ExpertWatch(model, corpus, config, ranks, out)
+        return ExpertWatch(model, domains, config, out)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     OPTIMIZER,
     STATE,
-    CheckpointState,
     found_checkpoints,
     last_checkpoint,
     load_training,
@@ -35,14 +34,13 @@ from mixopt.pretraining.directory import (
     text_vocabulary,
 )
 from mixopt.pretraining.models import (
+    CONFIG,
     build_model,
     folder_model,
     folder_records,
-    hub_folder,
     hugging_face_config,
-    is_hub_name,
-    is_transformers_folder,
     load_folder,
+    local_folder,
 )
 from mixopt.system import FileRecord, Say, Trust, check_links, local_path
 
@@ -84,9 +82,7 @@ class ModelOrigin:
         """Return the model with its weights in float32 on the CPU, without a process group."""
         if self.run is None:
             return load_folder(self.path, self.model)
-        model = build_model(
-            self.model, vocab_size=self._ids, sequence_length=self.length or 1, seed=0
-        )
+        model = build_model(self.model, self._ids, self.length or 1, seed=0)
         load_training(self.path, model, None)
         return model
 
@@ -99,23 +95,24 @@ class ModelOrigin:
 
     def compared(self, text: VocabularyConfig) -> str | None:
         """Check the model's vocabulary against a text's; return what could not be compared."""
-        model, size, where = self.vocabulary, self._ids, self.checkpoint
-        if _are_compared(where, model, text):
+        if _are_compared(self.checkpoint, self.vocabulary, text):
             return None
-        if text.ids > size:
+        ids = (
+            f"has {self._ids:,} ids, and the corpus's tokenizer {text.tokenizer!r} has {text.ids:,}"
+        )
+        if text.ids > self._ids:
             raise ConfigError(
-                f"{where}: has {size:,} ids, and the corpus's tokenizer {text.tokenizer!r} has"
-                f" {text.ids:,}; prepare the corpus with the model's tokenizer"
+                f"{self.checkpoint}: {ids}; prepare the corpus with the model's tokenizer"
             )
+        without = "the model" if self.vocabulary is None else "the corpus"
         return (
             f"{self.checkpoint}: its tokenizer could not be compared with the corpus's, since"
-            f" {'the model' if model is None else 'the corpus'} has no tokenizer with it; its"
-            f" {size:,} ids are enough for the corpus's {text.ids:,}"
+            f" {without} has no tokenizer with it; it {ids}"
         )
 
-    def optimizer_tensors(self) -> dict[str, Tensor] | None:
-        """Return the optimizer state by names such as `state.embedding.exp_avg`."""
-        return None if self.run is None else read_tensors(self.path, OPTIMIZER)
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """Return the optimizer state, if any, by names such as `state.embedding.exp_avg`."""
+        return {} if self.run is None else read_tensors(self.path, OPTIMIZER)
 
 
 def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
@@ -129,21 +126,18 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
     Raises:
         MixoptError: It is missing, damaged or of an unsupported kind.
     """
-    name = str(path)
-    folder = local_path(name)
-    if not folder.exists() and is_hub_name(name):
-        folder = hub_folder(name)
-        return _of_folder(folder, f"{name.partition('@')[0]}@{folder.name}")
+    name, folder = str(path), local_folder(str(path))
     if not folder.is_dir():
         raise RunError(f"{name!r}: no such folder; {_EXPECTED}")
-    if (folder / STATE).exists() or folder.parent.name == CHECKPOINTS:
-        return _of_checkpoint(folder, trust)
-    newest = last_checkpoint(folder / CHECKPOINTS)
-    if newest is not None:
-        return _of_checkpoint(newest, trust)
-    if is_transformers_folder(folder):
+    if folder != local_path(name):
+        return _of_folder(folder, f"{name.partition('@')[0]}@{folder.name}")
+    is_checkpoint = (folder / STATE).exists() or folder.parent.name == CHECKPOINTS
+    checkpoint = folder if is_checkpoint else last_checkpoint(folder / CHECKPOINTS)
+    if checkpoint is not None:
+        return _of_checkpoint(checkpoint, trust)
+    if (folder / CONFIG).exists() or any(folder.glob("*.safetensors")):
         return _of_folder(folder, str(folder))
-    is_run = (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists()
+    is_run = (folder / "config.yaml").exists()
     fault = "the run has no checkpoints yet" if is_run else "has no model"
     raise RunError(f"{name!r}: {fault}; {_EXPECTED}")
 
@@ -162,8 +156,8 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
     model = config.model
     if last_checkpoint(out / CHECKPOINTS) is not None:  # differences are reported later
         previous = recorded_pretraining(out).model
-        inherited = {} if model.start is None else previous.options
-        fields = {"name": model.name or previous.name, "options": inherited | model.options}
+        options = model.options if model.start is None else previous.options | model.options
+        fields = {"name": model.name or previous.name, "options": options}
         recorded = {"origin": previous.origin, "vocabulary": previous.vocabulary}
         return _with_model(config, **fields, **recorded), None
     if model.start is None:
@@ -171,18 +165,18 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
     with field_named("model.from"):
         origin = open_origin(model.start, trust=(model.name,))
     _check(config, origin)
-    fields = {"name": origin.model.name, "options": origin.model.options | model.options}
     record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
-    return _with_model(config, **fields, origin=record), origin
+    options = origin.model.options | model.options
+    return _with_model(config, name=origin.model.name, options=options, origin=record), origin
 
 
 def with_vocabulary(
     config: PretrainConfig, out: Path, origin: ModelOrigin | None, say: Say
 ) -> PretrainConfig:
     """Return the configuration with the vocabulary of its prepared text."""
-    before = config.model.vocabulary
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
-    _are_compared(f"{out}: the run was begun with another tokenizer", before, text)
+    where = f"{out}: the run was begun with another tokenizer"
+    _are_compared(where, config.model.vocabulary, text)
     if origin is not None:
         with field_named("model.from"):
             line = origin.compared(text)
@@ -190,23 +184,19 @@ def with_vocabulary(
             say(f"pretrain: {line}")
         step = "" if origin.step is None else f"step {origin.step:,}, "
         has_optimizer = origin.run is not None and config.model.optimizer is not False
-        say(
-            f"pretrain: starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
-            f" {'with its' if has_optimizer else 'without an'} optimizer's state; steps count from"
-            " 0"
-        )
+        state = f"{'with its' if has_optimizer else 'without an'} optimizer's state"
+        weights = f"{origin.checkpoint} ({step}weights {origin.sha256[:8]})"
+        say(f"pretrain: starts from {weights}, {state}; steps count from 0")
     return _with_model(config, vocabulary=text)
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
     """Return the initial model of a run on the CPU in float32, the same in every process."""
-    path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
-    if path is not None and not (path / STATE).exists():
-        return load_folder(path, config.model)
-    length = config.training.sequence_length
-    return build_model(
-        config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
-    )
+    if last_checkpoint(out / CHECKPOINTS) is None:
+        path = _origin_path(config)
+        if path is not None and not (path / STATE).exists():
+            return load_folder(path, config.model)
+    return build_model(config.model, vocab_size, config.training.sequence_length, config.seed)
 
 
 def take_checkpoint(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -236,7 +226,12 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         )
     if text is None:
         raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
-    state = _verified_state(path)
+    try:
+        state = whole_state(path)
+    except MixoptError as error:
+        older = [old for old in found_checkpoints(path.parent) if old.name < path.name]
+        hint = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
+        raise RunError(f"{error}; {hint}") from error
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)
     return ModelOrigin(
@@ -274,16 +269,6 @@ def _weights_hash(files: Mapping[str, FileRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _verified_state(path: Path) -> CheckpointState:
-    """Return the state of a checkpoint, or raise if it is damaged."""
-    try:
-        return whole_state(path)
-    except MixoptError as error:
-        older = [old for old in found_checkpoints(path.parent) if old.name < path.name]
-        hint = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
-        raise RunError(f"{error}; {hint}") from error
-
-
 def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
     model, where = config.model, origin.checkpoint
     if model.name and model.name != origin.model.name:
@@ -294,13 +279,12 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         raise ConfigError(
             f"model.optimizer: true, and {where} has no optimizer's state: leave it out"
         )
-    positions = None if origin.run is not None else origin.length
     changed = {"max_position_embeddings", "n_positions"} & set(model.options)
     length = config.training.sequence_length
-    if positions is not None and length > positions and not changed:
+    if origin.run is None and origin.length and length > origin.length and not changed:
         raise ConfigError(
             f"training.sequence_length: {length}, and {where} has max_position_embeddings"
-            f" {positions}: lower it, or set model.options.max_position_embeddings"
+            f" {origin.length}: lower it, or set model.options.max_position_embeddings"
         )
 
 
@@ -321,10 +305,7 @@ def _origin_path(config: PretrainConfig) -> Path | None:
     origin = config.model.origin
     if config.model.start is None or origin is None:
         return None
-    path = local_path(origin.checkpoint)
-    if path.exists() or not is_hub_name(origin.checkpoint):
-        return path
-    return hub_folder(origin.checkpoint)
+    return local_folder(origin.checkpoint)
 
 
 def _with_model(config: PretrainConfig, **fields: object) -> PretrainConfig:

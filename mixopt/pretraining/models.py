@@ -40,7 +40,16 @@ from mixopt.errors import (
 )
 from mixopt.pretraining.config import ModelConfig
 from mixopt.routing import FoundRouter, find_routers, has_experts
-from mixopt.system import FileRecord, build_plugin, checked_as, file_record, plugin_names, read_json
+from mixopt.system import (
+    FileRecord,
+    build_plugin,
+    checked_as,
+    file_record,
+    local_path,
+    one_line,
+    plugin_names,
+    read_json,
+)
 
 # Fields that models read but not every configuration class lists (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
@@ -57,7 +66,6 @@ CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _FOLDER_PARTS = "a folder of transformers has config.json beside its safetensors"
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
-    "mismatched_keys": "does not fit",
     "missing_keys": "is missing in the weights",
     "unexpected_keys": "has no place in the model",
 }
@@ -77,9 +85,7 @@ _CODE = {
 }  # fmt: skip
 
 
-def build_model(
-    config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
-) -> nn.Module:
+def build_model(config: ModelConfig, vocab_size: int, sequence_length: int, seed: int) -> nn.Module:
     """Build a model on the CPU in float32, the same on every rank."""
     configured = config.options.get("vocab_size")
     if isinstance(configured, int) and configured < vocab_size:
@@ -90,7 +96,11 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in config.name or config.name in plugin_names("model"):
-            model = _plugin(config, vocab_size, sequence_length)
+            fixed = {"vocab_size": vocab_size, "sequence_length": sequence_length}
+            try:
+                model = build_plugin("model", config.name, fixed | config.options)
+            except ConfigError as error:  # our decoder is a proxy as well, and calls its options so
+                raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
         else:
             built = hugging_face_config(config, vocab_size, sequence_length)
             from transformers import AutoModelForCausalLM
@@ -192,14 +202,6 @@ def _share(name: str, weight: nn.Parameter, routers: Sequence[FoundRouter]) -> f
     return 1.0
 
 
-def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
-    fixed = {"vocab_size": vocab_size, "sequence_length": sequence_length}
-    try:
-        return build_plugin("model", config.name, fixed | config.options)
-    except ConfigError as error:  # our decoder is a proxy as well, and calls its options that
-        raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
-
-
 def _fields(kind: Any) -> set[str]:
     """Return the names of a configuration's fields, derived ones included."""
     listed = set(inspect.signature(kind).parameters) | _UNLISTED
@@ -215,15 +217,7 @@ def _as_options() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # they may raise anything
-        raise ConfigError(f"model.options: {error_line(error)}") from error
-
-
-def error_line(error: BaseException, *, with_kind: bool = False) -> str:
-    """Return a library's error as one line; our own errors unchanged."""
-    if isinstance(error, MixoptError):
-        return str(error)
-    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
-    return f"{kind}: {text}" if with_kind and text else text or kind
+        raise ConfigError(f"model.options: {one_line(error)}") from error
 
 
 def document_positions(tokens_BT: Tensor, ends: Sequence[int]) -> Tensor:
@@ -231,11 +225,6 @@ def document_positions(tokens_BT: Tensor, ends: Sequence[int]) -> Tensor:
     place_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
     begins_BT = torch.stack([tokens_BT == end for end in ends]).any(0)
     return place_BT - torch.where(begins_BT, place_BT, 0).cummax(1).values
-
-
-def is_transformers_folder(path: Path) -> bool:
-    """Whether a folder has the configuration or weights of a transformers model."""
-    return (path / CONFIG).exists() or any(path.glob("*.safetensors"))
 
 
 def folder_model(path: Path) -> ModelConfig:
@@ -258,7 +247,7 @@ def folder_model(path: Path) -> ModelConfig:
         fields = {n: v for n, v in config.to_dict().items() if n not in _DESCRIPTIVE | _CODE}
         return ModelConfig(name=name, options=json.loads(json.dumps(fields)))
     except Exception as error:  # a configuration class may raise anything
-        raise RunError(f"{file}: {error_line(error)}") from error
+        raise RunError(f"{file}: {one_line(error)}") from error
 
 
 def folder_records(path: Path) -> dict[str, FileRecord]:
@@ -287,10 +276,9 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     except MixoptError:
         raise
     except Exception as error:  # transformers may raise anything while loading
-        raise RunError(f"{path}: cannot be loaded: {error_line(error)}") from error
-    _check_report(path, report)
+        raise RunError(f"{path}: cannot be loaded: {one_line(error)}") from error
+    _check_loaded(path, loaded, report)
     module: nn.Module = loaded
-    _check_tied(path, module)
     return module
 
 
@@ -310,19 +298,15 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def is_hub_name(text: str) -> bool:
-    """Whether a text has the form `organisation/name` or `organisation/name@revision`."""
-    return _HUB_NAME.fullmatch(text) is not None
-
-
-def hub_folder(text: str) -> Path:
-    """Return a model's folder in the hub's cache, downloaded without code if necessary."""
-    match = _HUB_NAME.fullmatch(text)
-    assert match is not None, "a name of the hub"
+def local_folder(text: str) -> Path:
+    """Return a path, or a hub name's folder in its cache, downloaded without code if necessary."""
+    path, match = local_path(text), _HUB_NAME.fullmatch(text)
+    if path.exists() or match is None:
+        return path
     try:
         from huggingface_hub import snapshot_download
 
-        path = snapshot_download(
+        fetched = snapshot_download(
             match["name"],
             revision=match["revision"],
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
@@ -331,9 +315,9 @@ def hub_folder(text: str) -> Path:
     except (ImportError, OSError, ValueError) as error:  # hub errors are OSErrors
         raise RunError(
             f"{text!r}: no such folder, and no model that the hub gives:"
-            f" {error_line(error)}; give a folder with config.json and safetensors"
+            f" {one_line(error)}; give a folder with config.json and safetensors"
         ) from error
-    return Path(path)
+    return Path(fetched)
 
 
 def _weight_files(path: Path) -> list[str]:
@@ -354,7 +338,7 @@ def _weight_files(path: Path) -> list[str]:
             with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            fault = f"is truncated or damaged: {error_line(error)}"
+            fault = f"is truncated or damaged: {one_line(error)}"
             raise RunError(f"{file}: {fault}; fetch the model again") from error
     names, index = [file.name for file in files], path / INDEX
     if index.exists():
@@ -369,29 +353,20 @@ def _weight_files(path: Path) -> list[str]:
     return names
 
 
-def _check_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Raise RunError if weights were missing, unused or of other shapes."""
+def _check_loaded(path: Path, model: Any, report: Mapping[str, Any]) -> None:
+    """Raise RunError if weights are missing, unused, of other shapes, or tied by mistake."""
     for kind, fault in _FAULTS.items():
-        names = sorted(map(_tensor_text, report.get(kind) or ()))
-        if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {fault}{more}")
-
-
-def _check_tied(path: Path, model: nn.Module) -> None:
-    """Raise RunError for a separate head that the configuration ties, which would lose it."""
-    head, table = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
+        for name in sorted(report.get(kind) or ()):
+            raise RunError(f"{path}: {CONFIG} does not fit the weights: {name} {fault}")
+    for name, saved, expected in sorted(report.get("mismatched_keys") or ()):
+        raise RunError(
+            f"{path}: {CONFIG} does not fit the weights: {name} has shape {tuple(saved)} in the"
+            f" weights, and {tuple(expected)} in the model"
+        )
+    head = model.get_output_embeddings()
     tied = getattr(model.config, "tie_word_embeddings", False)
-    if tied and head is not None and head.weight is not table.weight:
+    if tied and head is not None and head.weight is not model.get_input_embeddings().weight:
         raise RunError(
             f"{path}: {CONFIG}: tie_word_embeddings is true, and the weights have a head of their"
             " own; set model.options.tie_word_embeddings: false"
         )
-
-
-def _tensor_text(key: Any) -> str:
-    """Return a tensor's name, with both shapes if they differ."""
-    if isinstance(key, str):
-        return key
-    name, saved, expected = key
-    return f"{name}, of shape {tuple(saved)} in the weights and {tuple(expected)} in the model,"

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
-from mixopt.pretraining.models import error_line
+from mixopt.system import one_line
 
 Value = TypeVar("Value")
 _INTERRUPTED = (
@@ -35,35 +35,25 @@ class Ranks:
     count: int
     device: torch.device
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process prints and writes for all."""
-        return self.rank == 0
-
     def each(self, do: Callable[[], Value]) -> Value:
         """Call a function on every rank, and continue only if none raised."""
-        value: Value | None = None
         error: BaseException | None = None
         try:
             value = do()
         except BaseException as caught:
             error = caught
-        message = None if error is None else error_line(error, with_kind=True)
-        messages = [message] * self.count
-        if self.count > 1:
-            dist.all_gather_object(messages, message)
-        failed = [rank for rank, text in enumerate(messages) if text is not None]
-        if not failed:
-            return cast(Value, value)
-        if error is not None and not isinstance(error, MixoptError):
-            raise error
-        if not self.is_first:
-            raise OtherRankError(str(messages[failed[0]]))
-        raise error or RunError(f"rank {failed[0]}: {messages[failed[0]]}")
+        faults: list[str | None] = [None] * self.count
+        dist.all_gather_object(faults, None if error is None else one_line(error))
+        rank = next((rank for rank, fault in enumerate(faults) if fault), None)
+        if rank is None:
+            return value
+        if isinstance(error, MixoptError) and self.rank:
+            raise OtherRankError(str(error))
+        raise error or self.error(f"rank {rank}: {faults[rank]}")
 
     def error(self, message: str) -> MixoptError:
         """Return the error that all ranks raise together, reported once."""
-        return RunError(message) if self.is_first else OtherRankError(message)
+        return OtherRankError(message) if self.rank else RunError(message)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from mixopt.pretraining.directory import (
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
 from mixopt.pretraining.parallel import Interruption, Ranks, joined
+from mixopt.reporting import table_text
 from mixopt.run_directory import working_in
-from mixopt.system import Say, git_commit, is_worker, silent
+from mixopt.system import Say, git_commit, is_worker, loss_text, silent
 from mixopt.tracking import Tracker, code_tags
 
 
@@ -65,6 +66,20 @@ class PretrainResult:
         del values["path"], values["interrupted"]
         return {**values, "finished": self.is_finished}
 
+    def __str__(self) -> str:
+        """Return the result as a table for the terminal."""
+        skipped = f", {self.skipped} of them skipped" if self.skipped else ""
+        rows = [
+            (
+                name,
+                f"{self.weights[name]:.2%}" if name in self.weights else "",
+                loss_text(self.losses.get(name)),
+            )
+            for name in dict.fromkeys([*self.weights, *self.losses])
+        ]
+        title = f"{self.step:,} of {self.steps:,} steps{skipped}, {self.tokens:,} tokens"
+        return table_text(title, ("domain", "weight", "held-out loss (nats per token)"), rows)
+
 
 def pretrain(
     config: str | Path | PretrainConfig,
@@ -97,33 +112,15 @@ def pretrain(
     with joined(loaded.device) as ranks, ExitStack() as exits:
         on_first(lambda: exits.enter_context(working_in(path)))
         resolved = on_first(lambda: _prepare(loaded, path, say))
-        section = resolved.checkpoint
-        with Checkpoints(
-            path / CHECKPOINTS, ranks, keep=section.keep, keep_every=section.keep_every
-        ) as checkpoints:
+        with Checkpoints(path / CHECKPOINTS, ranks, resolved.checkpoint) as checkpoints:
             last = on_first(checkpoints.newest_whole)
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
                 loop.begin() if last is None else loop.resume(*last)
-                signals = interruption.listening(lambda: not ranks.is_first or is_worker(path))
+                signals = interruption.listening(lambda: ranks.rank > 0 or is_worker(path))
                 with _tracked(resolved, loop, path, ranks, say), signals:
                     loop.run(interruption)
-        result = on_first(lambda: _result(resolved, path))
-        return replace(result, interrupted=interruption.by_hand and not result.is_finished)
-
-
-def result_lines(result: PretrainResult) -> list[str]:
-    """Return the result as a table for the terminal."""
-    names = [*result.weights, *(name for name in result.losses if name not in result.weights)]
-    width = max(len("domain"), *(len(name) for name in names))
-    lines = [f"{'domain':<{width}}   weight   held-out loss (nats per token)"]
-    for name in names:
-        weight = f"{result.weights[name]:8.2%}" if name in result.weights else f"{'-':>8}"
-        loss = f"{result.losses[name]:.4f}" if name in result.losses else "-"
-        lines.append(f"{name:<{width}} {weight}   {loss}")
-    skipped = f", {result.skipped} of them skipped" if result.skipped else ""
-    lines.append(f"{result.step:,} of {result.steps:,} steps{skipped}, {result.tokens:,} tokens")
-    return lines
+        return on_first(lambda: _result(resolved, path, interruption))
 
 
 def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> PretrainConfig:
@@ -150,19 +147,20 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
     return resolved
 
 
-def _result(config: PretrainConfig, out: Path) -> PretrainResult:
+def _result(config: PretrainConfig, out: Path, interruption: Interruption) -> PretrainResult:
     last = last_checkpoint(out / CHECKPOINTS)
     assert last is not None, "a run ends with a checkpoint"
-    state = read_state(last)
+    state, steps = read_state(last), config.training.steps
     return PretrainResult(
         path=out,
         step=state.step,
-        steps=config.training.steps,
+        steps=steps,
         tokens=config.tokens_before(state.step),
         skipped=state.meter["skipped"],
         weights=state.weights,
         losses=state.losses,
         checkpoint=last,
+        interrupted=interruption.by_hand and state.step < steps,
     )
 
 
@@ -171,7 +169,7 @@ def _tracked(
     config: PretrainConfig, loop: Loop, out: Path, ranks: Ranks, warn: Say
 ) -> Iterator[None]:
     """Track the run in MLflow during the block, on rank 0."""
-    if not (config.tracking.enabled and ranks.is_first):
+    if ranks.rank:
         yield
         return
     with Tracker(config.tracking, config.name, out, warn) as tracker:
@@ -181,17 +179,16 @@ def _tracked(
             code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
         )
-        tracker.add("pretrain", lines=METRICS)
-        tracker.files("pretrain", [out / "config.yaml"])
+        tracker.add("pretrain", lines=METRICS, files=[out / "config.yaml"])
         yield
         if loop.experts is not None and loop.experts.record.last_step:
             from mixopt.reporting import draw_experts, experts as experts_of
 
             try:
-                tracker.files("pretrain", draw_experts(experts_of(out)))
+                tracker.add("pretrain", files=draw_experts(experts_of(out)))
             except MixoptError as error:
                 warn(f"experts are not drawn: {error}")
-        tracker.files("pretrain", [out / MIXTURE_LOG])
+        tracker.add("pretrain", files=[out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
 

@@ -5,10 +5,9 @@ Shapes: B windows or sequences in a pass, T tokens, V vocabulary, P scored token
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -87,8 +86,8 @@ def score_tasks(
         }
         for task, part in zip(tasks, parts, strict=True)
     }
-    about = {"checkpoint": str(origin.path), "step": origin.step or 0, "length": length}
-    return {**about, "tasks": scored}
+    step = origin.step or 0
+    return {"checkpoint": str(origin.path), "step": step, "length": length, "tasks": scored}
 
 
 @torch.no_grad()
@@ -149,23 +148,28 @@ def write_export(
     from transformers import GenerationConfig
 
     end = tokenizer.end_of_document
-    with _whole_or_not(out) as folder:
-        kind = _write_model(model, end, folder)
-        export_tokenizer(tokenizer, folder, length=length)
-        GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
-        written = load_folder(folder, folder_model(folder)).eval()
-        shape = 2, min(_COMPARED, length)
-        draw = torch.Generator().manual_seed(0)
-        tokens_BT = torch.randint(tokenizer.vocab_size, shape, generator=draw)
-        with torch.no_grad():
-            expected, exported = (logits_of(m(tokens_BT)).float() for m in (model, written))
-        difference = float((expected - exported).abs().max())
-        if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-            raise RunError(
-                f"{name}: as {kind} its logits differ by {difference:.2g}, more than rounding"
-                f" ({TOLERANCE:g}); nothing is written"
-            )
-        files = sorted(path.name for path in folder.iterdir())
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}", dir=out.parent) as temporary:
+            folder = Path(temporary) / out.name
+            folder.mkdir()
+            kind = _write_model(model, end, folder)
+            export_tokenizer(tokenizer, folder, length=length)
+            GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
+            written = load_folder(folder, folder_model(folder)).eval()
+            shape = 2, min(_COMPARED, length)
+            draw = torch.Generator().manual_seed(0)
+            tokens_BT = torch.randint(tokenizer.vocab_size, shape, generator=draw)
+            with torch.no_grad():
+                expected, exported = (logits_of(m(tokens_BT)).float() for m in (model, written))
+            difference = float((expected - exported).abs().max())
+            if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+                raise RunError(
+                    f"{name}: as {kind} its logits differ by {difference:.2g}, more than rounding"
+                    f" ({TOLERANCE:g}); nothing is written"
+                )
+            files = sorted(path.name for path in folder.iterdir())
+            folder.replace(out)
     return {
         "architecture": kind,
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -174,60 +178,31 @@ def write_export(
     }
 
 
-def export_lines(export: Mapping[str, Any]) -> list[str]:
-    """Return a summary of the export for the terminal."""
-    size = f"{export['architecture']}, {export['parameters']:,} parameters"
-    return [
-        f"{export['path']}: {size}, from {Path(export['checkpoint']).name}",
-        f"logits equal the run's: largest difference {export['largest_logit_difference']:.1e}",
-        f'AutoModelForCausalLM.from_pretrained("{export["path"]}")',
-    ]
-
-
-@contextmanager
-def _whole_or_not(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed if the block ends without an error."""
-    folder = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with writing(out):
-            folder.mkdir(parents=True)
-            yield folder
-            folder.replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _write_model(model: nn.Module, end: int, folder: Path) -> str:
     """Write configuration and weights; return the type in transformers."""
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
+    form, weights = getattr(model, "transformers_form", None), dict[str, torch.Tensor]()
     if isinstance(model, PreTrainedModel):
-        _adapt(model.config, end)
-        with quietly():
-            model.save_pretrained(folder, max_shard_size=_SHARD)
-        return str(model.config.model_type)
-    form = getattr(model, "transformers_form", None)
-    if form is None:
+        config: Any = model.config
+    elif form is not None:
+        fields, weights = form()
+        kind, options = fields["model_type"], {n: v for n, v in fields.items() if n != "model_type"}
+        config = hugging_face_config(ModelConfig(name=kind, options=options))
+        config.architectures, config.dtype = [causal_models()[1][kind]], "float32"
+    else:
         raise PluginError(
             f"model {type(model).__name__}: has no form in transformers: it needs a method"
             " transformers_form (mixopt.pretraining.models says what it returns)"
         )
-    values, weights = form()
-    fields = dict(values)
-    name = fields.pop("model_type")
-    config = hugging_face_config(ModelConfig(name=name, options=fields))
-    _adapt(config, end)
-    config.architectures = [causal_models()[1][name]]
-    config.dtype = "float32"
-    config.save_pretrained(folder)
-    save_torch_state_dict(weights, folder, max_shard_size=_SHARD)
-    return str(name)
-
-
-def _adapt(config: Any, end: int) -> None:
-    """Adjust the configuration from training to generation."""
-    config.eos_token_id, config.use_cache = end, True
+    config.eos_token_id, config.use_cache = end, True  # for generation
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
+    if isinstance(model, PreTrainedModel):
+        with quietly():
+            model.save_pretrained(folder, max_shard_size=_SHARD)
+    else:
+        config.save_pretrained(folder)
+        save_torch_state_dict(weights, folder, max_shard_size=_SHARD)
+    return str(config.model_type)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,15 +30,10 @@ from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import (
-    blocks_of,
-    document_positions,
-    error_line,
-    has_bfloat16,
-    logits_of,
-)
+from mixopt.pretraining.models import blocks_of, document_positions, has_bfloat16, logits_of
 from mixopt.pretraining.parallel import Ranks
-from mixopt.routing import coefficient_of
+from mixopt.routing import auxiliary_coefficient
+from mixopt.system import one_line
 
 _CHUNK_LOGITS = 1 << 24
 
@@ -86,52 +80,41 @@ class DocumentMasks:
             )
         # With a cache transformers builds no masks from positions.
         self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in arguments else {}
-        self._check(model, min(length, _SHORT) // 2, vocab_size)
-
-    def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
-        """Return the arguments of a call besides the tokens."""
-        return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
-
-    def _check(self, model: nn.Module, half: int, vocab_size: int) -> None:
-        """Check on two documents of `half` tokens that outputs of one ignore the other."""
+        half, name = min(length, _SHORT) // 2, type(model).__name__
         if half < 2 or vocab_size < 4:
             return
-        name = type(model).__name__
         kind = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
         if kind.startswith("flash"):
             raise ConfigError(
                 f"{_MASKS}: model.options.attn_implementation: {kind} keeps documents apart in"
                 " single rows only; give sdpa or flex_attention"
             )
-        was_training = model.training
         try:
             leak, within = self._influences(model.eval(), half, vocab_size)
         except Exception as error:  # a model without support may raise anything
-            raise ConfigError(
-                f"{_MASKS}: {name} cannot be called so: {error_line(error)}"
-            ) from error
-        finally:
-            model.train(was_training)
+            raise ConfigError(f"{_MASKS}: {name} cannot be called so: {one_line(error)}") from error
         if not leak <= _LEAK * within:
             raise ConfigError(
                 f"{_MASKS}: {name} does not keep documents apart by position_ids: what it predicts"
                 " in one depends on the one before it; leave it out, or take another model"
             )
 
+    def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
+        """Return the arguments of a call besides the tokens."""
+        return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
+
     @torch.no_grad()
     def _influences(self, model: nn.Module, half: int, ids: int) -> tuple[float, float]:
         """Return how much outputs for a document depend on its surroundings, and on itself."""
-        before, replaced, document = torch.randint(
-            ids, (3, half), generator=torch.Generator().manual_seed(0)
-        )
-        replaced = torch.where(replaced == before, (replaced + 1) % ids, replaced)
+        draw = torch.Generator().manual_seed(0)
+        before, document = torch.randint(ids, (2, half), generator=draw)
         changed = document.clone()
         changed[0] = (document[0] + 1) % ids
-        pairs = (before, document), (replaced, document), (before, changed)
+        pairs = (before, document), ((before + 1) % ids, document), (before, changed)
         rows = torch.stack([torch.cat(pair) for pair in pairs])
         places = torch.arange(half).repeat(3, 2)
-        output = logits_of(model(rows, position_ids=places, **self._fixed))[:, half:]
-        same, elsewhere, moved = output
+        output = model(rows, position_ids=places, **self._fixed)
+        same, elsewhere, moved = logits_of(output)[:, half:]
         return (same - elsewhere).abs().max().item(), (same - moved)[1:].abs().max().item()
 
 
@@ -139,11 +122,7 @@ class Trainer:
     """A model on its device, wrapped for the ranks, and its optimizer."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        config: PretrainConfig,
-        ranks: Ranks,
-        masks: DocumentMasks | None = None,
+        self, model: nn.Module, config: PretrainConfig, ranks: Ranks, masks: DocumentMasks | None
     ) -> None:
         """Move, compile and wrap a model on the CPU, the same on every rank."""
         self._ranks, self._masks = ranks, masks
@@ -168,41 +147,54 @@ class Trainer:
         """Whether an auxiliary loss is added."""
         return self._coefficient > 0 or hasattr(self.model, "own_loss")
 
-    def train(self, tokens_BT: Tensor) -> Any:
-        """Return the model's output in training mode."""
-        self.model.train()
-        with self._precision():
-            return self._called(tokens_BT, **self._inputs(tokens_BT))
-
     def evaluate(self, tokens_BT: Tensor) -> Any:
         """Return the model's output without gradients; all ranks call it."""
         self.model.eval()
-        with torch.no_grad(), self._precision():
-            return self.model(tokens_BT, **self._inputs(tokens_BT))
+        with torch.no_grad():
+            return self._output(self.model, tokens_BT)
+
+    def _output(self, model: nn.Module, tokens_BT: Tensor) -> Any:
+        inputs = {} if self._masks is None else self._masks.inputs(tokens_BT)
+        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half):
+            return model(tokens_BT, **inputs)
 
     def step(
         self, step: int, batch: dict[str, Any], counting: Counting | None, *, stop: bool
     ) -> StepOutcome:
         """Run a step on a batch of this rank; `counting` counts its experts."""
         parts, added_P = self._accumulate(batch, counting or (lambda *_: nullcontext()))
-        norm = self._gradient_norm()
-        finite, stopping = self._agree(parts, norm, stop=stop)
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        skipped, stopping = self._agree(parts, norm, stop=stop)
         rate = self._training.rates.rate(step)
-        if finite:
-            self._move(norm, rate)
+        if not skipped:
+            if self._training.clip > 0:
+                nn.utils.clip_grads_with_norm_(self._weights, self._training.clip, norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
         self.optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), not finite, stopping, parts, added_P)
+        return StepOutcome(rate, float(norm), skipped, stopping, parts, added_P)
 
     def _accumulate(
         self, batch: dict[str, Any], counting: Counting
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """Accumulate gradients over passes; return losses, domains and auxiliary losses."""
-        passes, parts, added = list(self._passes(batch)), [], list[Tensor]()
-        for k, (positions, tokens_BW, domain_B) in enumerate(passes):
-            torch.manual_seed(_seed_at(self._seed, positions[0]))
-            with self._reducing(last=k == len(passes) - 1):
+        parts, added = list[tuple[Tensor, Tensor]](), list[Tensor]()
+        rows_BW = batch["input_ids"].to(self._ranks.device, torch.long, non_blocking=True)
+        of_rows_B = batch["domain"].to(self._ranks.device, non_blocking=True)
+        size = self._training.micro_batch or len(rows_BW)
+        passes = list(zip(rows_BW.split(size), of_rows_B.split(size), strict=True))
+        first = batch["position"]  # in the stream
+        self.model.train()
+        for tokens_BW, domain_B in passes:
+            torch.manual_seed(_seed_at(self._seed, first))
+            positions = range(first, first + len(domain_B))
+            first = positions.stop
+            with self._reducing(last=len(parts) == len(passes) - 1):
                 with counting(domain_B, tokens_BW.shape[1] - 1, positions):
-                    output = self.train(tokens_BW[:, :-1])
+                    output = self._output(self._called, tokens_BW[:, :-1])
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
                 auxiliary = added_loss(self.model, output, self._coefficient)
@@ -221,45 +213,16 @@ class Trainer:
             return self._called.no_sync()
         return nullcontext()
 
-    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
-        """Yield positions in the stream, tokens and domains of each pass."""
-        tokens_BW = batch["input_ids"].to(self._ranks.device, torch.long, non_blocking=True)
-        domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
-        size = self._training.micro_batch or len(tokens_BW)
-        positions = range(batch["position"], batch["position"] + len(tokens_BW))
-        for start in range(0, len(tokens_BW), size):
-            part = slice(start, start + size)
-            yield positions[part], tokens_BW[part], domain_B[part]
-
-    def _gradient_norm(self) -> Tensor:
-        gradients = [w.grad for w in self._weights if w.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
     def _agree(
         self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
     ) -> tuple[bool, bool]:
-        """Return on every rank whether all values are finite, and whether any rank must stop."""
-        loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
-        broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        stop_flag = torch.tensor(float(stop), device=broken.device)
-        counts = torch.stack([broken.float(), stop_flag])
+        """Return on every rank whether a value is not finite, and whether any rank must stop."""
+        sums = torch.stack([norm, *(losses.sum() for losses, _ in parts)])
+        broken = ~torch.isfinite(sums).all()
+        counts = torch.stack([broken, torch.full_like(broken, stop)]).float()
         dist.all_reduce(counts)
-        broken_ranks, stopping_ranks = counts.tolist()
-        return not broken_ranks, bool(stopping_ranks)
-
-    def _move(self, norm: Tensor, rate: float) -> None:
-        if self._training.clip > 0:
-            nn.utils.clip_grads_with_norm_(self._weights, self._training.clip, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-
-    def _inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
-        return {} if self._masks is None else self._masks.inputs(tokens_BT)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
+        skipped, stopping = counts.bool().tolist()
+        return skipped, stopping
 
     def _shard(self, model: nn.Module) -> nn.Module:
         mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
@@ -331,16 +294,3 @@ def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | No
         return loss
     auxiliary = getattr(output, "aux_loss", None)
     return coefficient * auxiliary if coefficient and isinstance(auxiliary, Tensor) else None
-
-
-def auxiliary_coefficient(model: nn.Module) -> float:
-    """Return a transformers model's auxiliary loss coefficient; 0 without one."""
-    path, value = coefficient_of(model)
-    if value is None:
-        return 0.0
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigError(
-            f"model.options: {path}: {value!r} is not possible; it must be 0 or more; 0 adds no"
-            " auxiliary loss"
-        )
-    return float(value)

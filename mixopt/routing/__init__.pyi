@@ -10,7 +10,7 @@ from .assignments import (
 )
 from .diagnoses import diagnose as diagnose
 from .finding import (
-    coefficient_of as coefficient_of,
+    auxiliary_coefficient as auxiliary_coefficient,
     find_routers as find_routers,
     has_experts as has_experts,
     named_adapters as named_adapters,

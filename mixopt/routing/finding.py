@@ -5,6 +5,7 @@ A module named like a router or experts in a layer where nothing can be read
 """
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from mixopt.errors import RoutingError
+from mixopt.errors import ConfigError, RoutingError
 from mixopt.routing.adapters import (
     BY_NAME,
     EXAMPLE,
@@ -86,22 +87,22 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
     return tuple(adapters)
 
 
-def coefficient_of(model: nn.Module) -> tuple[str, Any]:
-    """Return the coefficient of a transformers model's auxiliary loss, and its path.
-
-    Returns:
-        The path in the model's configuration, and the unchecked value; None without one.
-    """
-    for module in model.modules():
+def auxiliary_coefficient(model: nn.Module) -> float:
+    """Return the coefficient of a transformers model's auxiliary loss; 0 without one."""
+    for module in filter(_is_of_transformers, model.modules()):
         config = getattr(module, "config", None)
-        if config is None or not _is_of_transformers(module):
-            continue
         sources = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
         if any(hasattr(source, "load_balancing_loss_func") for source in sources):
             for path in _COEFFICIENTS:
-                if _at(config, path) is not None:
-                    return path, _at(config, path)
-    return "", None
+                value = _at(config, path)
+                if value is not None and not 0 <= value < math.inf:
+                    raise ConfigError(
+                        f"model.options: {path}: {value!r} is not possible; it must be 0 or more;"
+                        " 0 adds no auxiliary loss"
+                    )
+                if value is not None:
+                    return float(value)
+    return 0.0
 
 
 def _sources(

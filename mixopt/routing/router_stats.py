@@ -145,9 +145,28 @@ class RouterStats:
         Raises:
             RoutingError: A router did not run once in each batch, or ids of no domain.
         """
-        counted = self._collected()
-        self._total += counted
-        self._window += counted
+        mine = int(self._pending[0])
+        batches, interrupted, tokens = self._summed(torch.from_numpy(self._pending))
+        passes = [torch.cat([c.passes, (c.passes - mine).abs()]) for c in self._counters]
+        sums = [self._summed(part) for part in passes]
+        counts = [self._summed(counter.counts) for counter in self._counters]
+        self._clear()
+        layers = []
+        for counter, (ran, wrong), counts_P in zip(self._counters, sums, counts, strict=True):
+            counts_RE = counts_P.reshape(-1, counter.places)
+            if wrong > interrupted:
+                counter.check_passes(int(ran), int(batches))
+            counter.check_counts(counts_RE)
+            counted = int(counts_RE.sum())
+            if not interrupted and counted != tokens * counter.router.top_k:
+                raise RoutingError(
+                    f"router {counter.router.name!r}: {counted} assignments of {tokens} tokens"
+                )
+            shape = 2, len(self.domain_names), counter.places
+            layers.append(counter.router_counts(counts_RE[:-2].reshape(shape)))
+        reduced = Assignments(self.domain_names, tuple(layers))
+        self._total += reduced
+        self._window += reduced
 
     def total(self) -> Assignments:
         """Return all assignments since the beginning.
@@ -206,9 +225,7 @@ class RouterStats:
             self._total.check_sizes(counts.domains, counts.sizes, source)
             loaded.append(counts)
         self._total, self._window = loaded
-        self._pending[:] = 0
-        for counter in self._counters:
-            counter.clear()
+        self._clear()
 
     def _nothing(self) -> Assignments:
         shape = 2, len(self.domain_names)
@@ -251,41 +268,18 @@ class RouterStats:
             raise RoutingError(f"{len(position)} positions for a batch of {size} sequences")
         return torch.tensor([int(number).bit_count() & 1 for number in position])
 
-    def _collected(self) -> Assignments:
-        """Return the checked counts of all ranks since the last call, and reset them."""
-        device = self._counters[0].counts.device
-        batches = int(self._pending[0])
-        pieces = [torch.from_numpy(self._pending.copy()).to(device)]
-        for counter in self._counters:
-            passes = counter.passes.to(device)
-            pieces += [passes, (passes - batches).abs(), counter.counts.to(device)]
-        totals = torch.cat(pieces)
+    def _summed(self, numbers: Tensor) -> IntArray:
+        """Return the sum over the ranks."""
+        totals = numbers.to(self._counters[0].counts.device, copy=True)
         if _ranks(self._group) > 1:
             dist.all_reduce(totals, group=self._group)
-        numbers = totals.cpu().numpy()
+        return np.asarray(totals.cpu())
+
+    def _clear(self) -> None:
         self._pending[:] = 0
         for counter in self._counters:
-            counter.clear()
-        return self._split(numbers)
-
-    def _split(self, numbers: IntArray) -> Assignments:
-        batches, interrupted, tokens = (int(number) for number in numbers[:3])
-        domains, place, layers = len(self.domain_names), 3, []
-        for counter in self._counters:
-            ran, wrong = (int(number) for number in numbers[place : place + 2])
-            end = place + 2 + counter.counts.numel()
-            counts_RE = numbers[place + 2 : end].reshape(-1, counter.places)
-            place = end
-            if wrong > interrupted:
-                counter.check_passes(ran, batches)
-            counter.check_counts(counts_RE)
-            counted = int(counts_RE.sum())
-            if not interrupted and counted != tokens * counter.router.top_k:
-                raise RoutingError(
-                    f"router {counter.router.name!r}: {counted} assignments of {tokens} tokens"
-                )
-            layers.append(counter.router_counts(counts_RE[:-2].reshape(2, domains, -1)))
-        return Assignments(self.domain_names, tuple(layers))
+            counter.counts.zero_()
+            counter.passes.zero_()
 
 
 class _Counter:
@@ -388,11 +382,6 @@ class _Counter:
         dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
         return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
 
-    def clear(self) -> None:
-        """Reset the counts."""
-        self.counts.zero_()
-        self.passes.zero_()
-
 
 def _is_counted(module: nn.Module) -> bool:
     owners = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
@@ -421,7 +410,21 @@ def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
     """
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
-    _check_shapes(ids, mask)
+    if ids.is_floating_point() or ids.dtype == torch.bool or ids.dim() not in {1, 2}:
+        raise RoutingError(
+            f"domain ids: {ids.dtype} of shape {tuple(ids.shape)}; integers of shape (batch,) or"
+            " (batch, sequence) are needed"
+        )
+    if mask is None and ids.dim() == 1:
+        raise RoutingError(
+            "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which gives"
+            " the lengths of the sequences"
+        )
+    if mask is not None and (mask.dim() != 2 or ids.shape != mask.shape[: ids.dim()]):
+        raise RoutingError(
+            f"domain ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)}: the"
+            " mask is (batch, sequence), the ids (batch,) or the same"
+        )
     domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(
         ids.shape if mask is None else mask.shape
     )
@@ -444,21 +447,3 @@ def _tensor(values: Any, name: str) -> Tensor:
             f"{name}: {str(values)[:80]}; expected an array of integers, the positions of their"
             " domains in attach(domains=[...])"
         ) from error
-
-
-def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:
-    if ids.is_floating_point() or ids.dtype == torch.bool or ids.dim() not in {1, 2}:
-        raise RoutingError(
-            f"domain ids: {ids.dtype} of shape {tuple(ids.shape)}; integers of shape (batch,) or"
-            " (batch, sequence) are needed"
-        )
-    if mask is None and ids.dim() == 1:
-        raise RoutingError(
-            "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which gives"
-            " the lengths of the sequences"
-        )
-    if mask is not None and (mask.dim() != 2 or ids.shape != mask.shape[: ids.dim()]):
-        raise RoutingError(
-            f"domain ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)}: the"
-            " mask is (batch, sequence), the ids (batch,) or the same"
-        )

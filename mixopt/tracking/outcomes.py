@@ -7,7 +7,6 @@ recommended one; above 0 the recommended one is better.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_report
 from mixopt.proposals import Interval
-from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, is_sent, load_run
+from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, load_run
 from mixopt.sweeps import read_attempts, sweep_totals
 from mixopt.system import (
     ANSWER_SECONDS,
@@ -53,11 +52,6 @@ MAX_NOTE = 4_800  # characters; MLflow limits tags to 8000 bytes
 MAX_PARAMS = 400  # configurations of hundreds of domains have more
 
 
-def open_tracker(run: Run, warn: Say) -> Tracker:
-    """Return the tracker of a run; its process starts with the first tracked step."""
-    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=is_sent(run))
-
-
 @contextmanager
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     """Track a step as a parent run; the report is added to those of finished steps."""
@@ -80,9 +74,7 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
         places["devices"] = {attempt.kind for attempt in attempts}
         tags = {f"mixopt.{n}": ", ".join(sorted(names)) for n, names in places.items() if names}
         files = [file for pattern in parent.artifacts for file in sorted(run.path.glob(pattern))]
-        tracker.files(parent.name, files)
-        tracker.add(parent.name, tags=tags)
-        tracker.end(parent.name)
+        tracker.end(parent.name, files=files, tags=tags)
 
 
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
@@ -109,14 +101,13 @@ def run_params(run: Run, step: Step) -> dict[str, Any]:
     return dict(islice((params | dict(_leaves(content))).items(), MAX_PARAMS))
 
 
-def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each set field with its dotted name."""
     for name, value in content.items():
-        full = f"{before}{name}"
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{full}.")
+            yield from _leaves(value, f"{before}{name}.")
         elif value is not None and value != []:
-            yield full, value if isinstance(value, str) else json.dumps(value, default=str)
+            yield f"{before}{name}", value
 
 
 def _add_outcomes(run: Run, tracker: Tracker) -> None:
@@ -143,9 +134,8 @@ def run_outcome(run: Run) -> dict[str, float]:
         losses_NM = run.trials.finished.losses(run.objective.unit)
         values["outcome/best_trial"] = run.objective.value(losses_NM).min()
         folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
-        spent = sweep_totals(
-            [attempt for folder in folders for attempt in read_attempts(folder)], ()
-        )
+        attempts = [attempt for folder in folders for attempt in read_attempts(folder)]
+        spent = sweep_totals(attempts, ())
         values |= {f"spent/{unit}": spent[unit] for unit in ("gpu_hours", "cpu_hours")}
         if run.config.design.anneals is not None:
             for row in run.anneals.filter(pl.col("target").is_null()).iter_rows(named=True):
@@ -153,13 +143,9 @@ def run_outcome(run: Run) -> dict[str, float]:
                 values |= _spread(effect, "anneal", f"/{row['source']}")
     if run.is_done("fit"):
         name, report = held_out_report(run.path / "fit")
-        (objective_row,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
-        scores = {
-            key: objective_row[key]
-            for key in ("rmse", "spearman")
-            if objective_row[key] is not None
-        }
-        values |= {f"outcome/held_out_{key}": value for key, value in scores.items()}
+        (scores,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
+        known = [score for score in ("rmse", "spearman") if scores[score] is not None]
+        values |= {f"outcome/held_out_{score}": scores[score] for score in known}
     if run.is_done("propose"):
         mixture = (run.recommendation if run.is_done("validate") else run.proposal).mixture
         values |= {f"recommended/{name}": round(share, 6) for name, share in mixture.items()}

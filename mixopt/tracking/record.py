@@ -21,13 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from mixopt.config import TrackingConfig
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.system import Count, Say, ServerUri, checked_as, inside, parse_json, silent, writing
-
-if TYPE_CHECKING:
-    from mixopt.config import TrackingConfig
 
 JOURNAL, SENT = "tracking.jsonl", "tracking_sent.json"
 LOG, LOCK = "tracking.log", "tracking.lock"
@@ -165,9 +163,7 @@ class Sent:
 
 def sent_words(sent: Mapping[str, int]) -> str:
     """Return what was sent, as text."""
-    names = {"points": "points of metrics"}
-    parts = [f"{n:,} {names.get(name, name)}" for name, n in sent.items() if n]
-    return ", ".join(parts) or "nothing"
+    return ", ".join(f"{n:,} {name}" for name, n in sent.items() if n) or "nothing"
 
 
 class SenderProcess:
@@ -294,23 +290,19 @@ class Tracker(AbstractContextManager["Tracker"]):
         elif (trouble := Sent.read(self._path).trouble) is not None:
             self.complain(trouble)
 
-    def files(self, step: str, files: Iterable[Path]) -> None:
-        """Add files to a step's run as artifacts, again after each change."""
-        folder = self._path.resolve()
-        self.add(step, files=[file.resolve().relative_to(folder).as_posix() for file in files])
-
-    def end(self, step: str) -> None:
+    def end(self, step: str, **changes: Any) -> None:
         """Finish a step's run."""
-        self.add(step, status="FINISHED", ended=_now())
+        self.add(step, status="FINISHED", ended=_now(), **changes)
 
-    def add(self, step: str, **changes: Any) -> None:
-        """Set fields of a step's `WantedRun`."""
-        wanted = wanted_runs(self._path).get(step)
+    def add(self, step: str, *, files: Iterable[Path] = (), **changes: Any) -> None:
+        """Set fields of a step's `WantedRun`; files are sent again after each change."""
+        wanted, folder = wanted_runs(self._path).get(step), self._path.resolve()
         if not self.enabled or wanted is None:
             return
         for name in ("tags", "metrics"):
             changes[name] = getattr(wanted, name) | changes.get(name, {})
-        changes["files"] = list(dict.fromkeys([*wanted.files, *changes.get("files", ())]))
+        added = [file.resolve().relative_to(folder).as_posix() for file in files]
+        changes["files"] = list(dict.fromkeys([*wanted.files, *added]))
         if (changed := replace(wanted, **changes)) != wanted:
             self._write(changed)
 

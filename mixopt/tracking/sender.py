@@ -26,14 +26,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.objective import Objective
 from mixopt.sweeps import read_entry, trial_paths
-from mixopt.system import ServerUri, checked_as, inside, replacing, without_secrets, write_text
+from mixopt.system import (
+    ServerUri,
+    checked_as,
+    inside,
+    one_line,
+    replacing,
+    without_secrets,
+    write_text,
+)
 from mixopt.tracking.record import (
     ARTIFACTS,
     FINGERPRINT,
@@ -48,9 +56,7 @@ from mixopt.tracking.record import (
     read_points,
     wanted_runs,
 )
-
-if TYPE_CHECKING:
-    from mixopt.trials import TrialResult
+from mixopt.trials import TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
@@ -69,14 +75,6 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the cause of a failed request, which MLflow's error quotes at length."""
-    if isinstance(error.__context__, OSError):
-        while error.__context__ is not None:
-            error = error.__context__
-    return error
 
 
 class Sender:
@@ -127,13 +125,10 @@ class Sender:
             self._client = None
             self._seen.clear()  # the server may have been replaced
             cause: BaseException = error
-            kind = ""
-            if not isinstance(error, MixoptError):
-                cause = _cause(error)
-                kind = f"{type(cause).__name__}: "
-            first = (str(cause).strip().splitlines() or [""])[0]
-            text = without_secrets(first, self._login.secrets)[:300]
-            trouble = f"{self.name}: {kind}{text}"
+            if not isinstance(error, MixoptError) and isinstance(error.__context__, OSError):
+                while cause.__context__ is not None:  # which MLflow's error quotes at length
+                    cause = cause.__context__
+            trouble = f"{self.name}: {without_secrets(one_line(cause), self._login.secrets)}"
             _log(trouble)
         self.sent.trouble = trouble
         self._write()
@@ -150,9 +145,7 @@ class Sender:
         file = self._file
         with ExitStack() as alone:
             if file is not None:  # MLflow creates tables and experiments in steps
-                file.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(file.with_name(f"{file.name}.lock"), timeout=120)
-                alone.enter_context(lock)
+                alone.enter_context(FileLock(file.with_name(f"{file.name}.lock"), timeout=120))
                 if not file.exists():
                     with replacing(file) as temporary:
                         uri = f"{SQLITE}{temporary}"
@@ -211,26 +204,24 @@ class Sender:
         return str(runs[0].info.run_id)
 
     def _send_trials(self, sent: SentRun, folder: str, objective: dict[str, Any] | None) -> None:
-        objective_hash = hashlib.sha256(json.dumps(objective).encode()).hexdigest()[:8]
         for file in sorted(trial_paths(inside(self._path, folder))):
             name = file.relative_to(self._path).as_posix()
             if not inside(self._path, name).is_file():
                 continue
-            mark = f"{_mark(file)} {objective_hash}"
+            mark = f"{_mark(file)} {_hash(json.dumps(objective).encode())[:8]}"
             if sent.marks.get(name) != mark:
                 self._send_trial(sent.run, file, objective)
                 sent.marks[name] = mark
                 self._note("trials", 1)
 
     def _send_trial(self, parent: str, file: Path, objective: dict[str, Any] | None) -> None:
-        content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
         end = int(file.stat().st_mtime * 1000)
         trial, result = read_entry(file)
-        key = {"mlflow.parentRunId": parent, "mixopt.content": content}
+        key = {"mlflow.parentRunId": parent, "mixopt.content": _hash(file.read_bytes())[:32]}
         run = self._run_with(key, trial.name, end - int(result.seconds * 1000))
         params = {"seed": str(trial.seed), "role": trial.role, "round": str(trial.round)}
         params |= {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
-        tags: dict[str, str] = {"mixopt.status": result.status}
+        tags = {"mixopt.status": str(result.status)}
         tags |= {"mixopt.reason": result.reason} if result.reason else {}
         self._log_batch(run, _trial_metrics(result, end, objective), params, tags)
         status = "FINISHED" if result.status == "finished" else "FAILED"
@@ -254,21 +245,18 @@ class Sender:
         file = inside(self._path, name)
         if not file.is_file() or sent.marks.get(name) == (mark := _mark(file)):
             return
-        if self._is_own:
-            self._check_artifacts_inside(sent.run)
+        # The directory's database may be foreign, or have been moved.
+        place = str(self._client.get_run(sent.run).info.artifact_uri) if self._is_own else ""
+        folder = self._path.resolve()
+        head, _, rest = place.partition(f"{folder.as_uri()}/")
+        if head or "/../" in place or "%2" in rest:
+            raise RunError(
+                f"{folder}: its database keeps files in {without_secrets(place)}, outside this"
+                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {folder}"
+            )
         self._client.log_artifact(sent.run, str(file), FOLDERS.get(file.suffix))
         sent.marks[name] = mark
         self._note("files", 1)
-
-    def _check_artifacts_inside(self, run: str) -> None:
-        """Check where a database stores artifacts: it may be foreign, or have been moved."""
-        location, folder = str(self._client.get_run(run).info.artifact_uri), self._path.resolve()
-        prefix = folder.as_uri() + "/"
-        if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
-            raise RunError(
-                f"{folder}: its database keeps files in {without_secrets(location)}, outside this"
-                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {folder}"
-            )
 
     def _log_batch(
         self,
@@ -293,6 +281,10 @@ class Sender:
             self._write()
 
 
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _mark(file: Path) -> str:
     """Return a mark that changes when a file is written."""
     return f"{file.stat().st_mtime_ns} {file.stat().st_size}"
@@ -305,7 +297,7 @@ def key_of(name: str) -> str:
         key = re.sub("[./]", "_", key)  # MLflow would read it as a path
     if len(key) <= MAX_KEY:
         return key
-    return f"{key[: MAX_KEY - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{key[: MAX_KEY - 13]}_{_hash(name.encode())[:12]}"
 
 
 def _trial_metrics(

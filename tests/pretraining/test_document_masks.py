@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError, CorpusError
-from mixopt.pretraining import joined, load_pretraining, open_origin
+from mixopt.pretraining import load_pretraining, open_origin
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model, logits_of
+from mixopt.pretraining.parallel import joined
 from mixopt.pretraining.training_step import DocumentMasks, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +95,7 @@ def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
     with joined("cpu") as ranks:
         masks = DocumentMasks(model, [END], 16, VOCAB)
         trainer = Trainer(model, config, ranks, masks)
-        output = trainer.train(ROWS_BT)
+        output = trainer._output(trainer.model.train(), ROWS_BT)
         moved = ids_that_move(output, trainer.model, DOCUMENTS[1], retain_graph=False)
     assert moved == {END, *DOCUMENTS[1][:-1]}
 

@@ -11,9 +11,10 @@ from pretrain_runs import CONFIG, checkpoints, finished, metrics_of, write_confi
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
-from mixopt.pretraining import ModelConfig, added_loss, auxiliary_coefficient, build_model
+from mixopt.pretraining import ModelConfig, added_loss, build_model
 from mixopt.pretraining.checkpoints import read_tensors
 from mixopt.pretraining.models import flops_per_token
+from mixopt.routing import auxiliary_coefficient
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]

@@ -192,7 +192,7 @@ def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(f
     _, said = started(folder, tmp_path, folder / "llama")
     assert "llama: its tokenizer could not be compared with the corpus's, since the model" in said
     known = open_origin(folder / "alone").compared(VocabularyConfig(tokenizer="t", ids=257))
-    assert "the corpus has no tokenizer with it; its 257 ids are enough for the corpus's" in known
+    assert "the corpus has no tokenizer with it; it has 257 ids, and the corpus" in known
     made_model("llama", {}, 200).save_pretrained(tmp_path / "few")
     message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
     refuses(ConfigError, message, started, folder, tmp_path / "b", tmp_path / "few")
@@ -227,7 +227,7 @@ def damage(path: Path, what: str | dict) -> None:
         ({"num_hidden_layers": 3}, "model.layers.2.* is missing in the weights"),
         (
             {"intermediate_size": 56},
-            r"weight, of shape \(.*\) in the weights and \(.*\) in the model, does not fit",
+            r"weight has shape \(.*\) in the weights, and \(.*\) in the model",
         ),
         ({"quantization_config": {"bits": 4}}, "quantization_config: training needs"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings is true, and the weights have"),

@@ -119,7 +119,7 @@ def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped
 def test_a_part_of_a_mixed_domain_is_checked_as_a_domain(config, tmp_path, part, source, message):
     domains = {"code": {"path": "a.jsonl"}, "replay": {"mixed": {"domains": {part: source}}}}
     (tmp_path / "text.yaml").write_text(yaml.safe_dump({"corpus": {"domains": domains}}))
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(MixoptError, match=message) as caught:
         pretrain(config, tmp_path / "run", [f"corpus={tmp_path / 'text.yaml'}"])
     assert "b1234" not in str(caught.value)
 

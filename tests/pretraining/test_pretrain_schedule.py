@@ -49,7 +49,7 @@ def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.steps=25", "training.steps: 25, and the schedule ends before, after 24; leave"),
+        ("training.steps=25", "training.steps: 25, and the schedule has 24; leave"),
         ("training.sequence_length=16", "length: 16, and the schedule has 32; leave it out"),
         ("mixture={anchor: uniform}", "mixture: the schedule has the mixtures; leave it out"),
         ("estimator={name: odm}", "schedule: an estimator plans the mixture: leave one of them"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mixopt.pretraining import PretrainConfig, result_lines
+from mixopt.pretraining import PretrainConfig
 from mixopt.pretraining.metrics import Meter, peak_flops
 from mixopt.pretraining.pretraining_run import PretrainResult
 from mixopt.pretraining.training_step import StepOutcome
@@ -63,11 +63,10 @@ def test_the_speed_of_a_known_device_is_that_of_the_first_name_that_fits(monkeyp
 def test_the_table_at_the_end_has_each_domain_once():
     weights, losses = {"web": 0.75, "manual": 0.25}, {"web": 2.0, "other_code": 3.14159}
     result = PretrainResult(Path("r"), 1_000, 2_000, 64_000, 3, weights, losses, Path("r/c"))
-    assert result_lines(result) == [
-        "domain       weight   held-out loss (nats per token)",
-        "web          75.00%   2.0000",
-        "manual       25.00%   -",
-        "other_code        -   3.1416",
-        "1,000 of 2,000 steps, 3 of them skipped, 64,000 tokens",
-    ]
-    assert result_lines(replace(result, skipped=0))[-1] == "1,000 of 2,000 steps, 64,000 tokens"
+    rows = [line.split() for line in str(result).splitlines()]
+    assert ["web", "75.00%", "2.0000"] in rows
+    assert ["manual", "25.00%"] in rows
+    assert ["other_code", "3.1416"] in rows
+    title = str(result).splitlines()[0]
+    assert title == "1,000 of 2,000 steps, 3 of them skipped, 64,000 tokens"
+    assert str(replace(result, skipped=0)).startswith("1,000 of 2,000 steps, 64,000 tokens\n")

@@ -18,7 +18,7 @@ from tiny_experts import NOT_RECOMPUTED, families, inputs_of, tiny_experts
 from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing import RouterStats, coefficient_of, find_routers
+from mixopt.routing import RouterStats, auxiliary_coefficient, find_routers
 from mixopt.routing.adapters import FoundRouter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -116,8 +116,8 @@ def test_there_are_as_many_families_as_the_page_on_counting_says():
 
 
 def test_the_coefficient_of_a_family_is_found():
-    assert coefficient_of(tiny_experts("jetmoe")) == ("aux_loss_coef", 0.01)
-    assert coefficient_of(tiny_experts("llama4_text")) == ("", None)
+    assert auxiliary_coefficient(tiny_experts("jetmoe")) == 0.01
+    assert auxiliary_coefficient(tiny_experts("llama4_text")) == 0
 
 
 def test_a_family_that_is_refused_says_why_when_it_is_attached():

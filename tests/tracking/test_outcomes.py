@@ -196,7 +196,7 @@ def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, opti
 
 def test_what_was_sent_is_said_in_a_line():
     sent = {"runs": 2, "trials": 0, "points": 1200, "files": 3}
-    said = "sent 2 runs, 1,200 points of metrics, 3 files to mlflow.db"
+    said = "sent 2 runs, 1,200 points, 3 files to mlflow.db"
     assert str(outcomes.SyncResult("mlflow.db", sent, None)) == said
     said = "sent nothing to mlflow.db; the rest is left: no answer"
     assert str(outcomes.SyncResult("mlflow.db", {}, "no answer")) == said

@@ -184,7 +184,7 @@ def test_a_server_that_comes_back_as_another_gets_all(run_path, monkeypatch):
     assert sending.attempt(last=False) is None
     servers[0].log_batch.side_effect = ConnectionError("gone")
     write(run_path, {"x": 2}, 6)
-    assert sending.attempt(last=False).endswith(": ConnectionError: gone")
+    assert sending.attempt(last=False).endswith(": gone")
     assert sending.attempt(last=False) is None
     batches = [call.args for call in servers[1].log_batch.call_args_list]
     assert {run for run, *_ in batches} == {"b"}
@@ -200,7 +200,7 @@ def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path, monkeypatch
         write(run_path, {"loss": 1.0}, step)
     with monkeypatch.context() as patch:
         patch.setattr(Sender, "_log_batch", lambda *_: 1 / 0)
-        assert "ZeroDivisionError" in sending.attempt(last=False)
+        assert "zero" in sending.attempt(last=False)
     assert sending.attempt(last=False) is None
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
     for step in [*range(5, 15), 12]:
@@ -290,7 +290,7 @@ def test_what_goes_wrong_is_one_line_of_bounded_length(run_path, monkeypatch):
         raise RuntimeError(f"{'x' * 400}\nmore")
 
     monkeypatch.setattr(Sender, "_connect", connect)
-    expected = f"mlflow.db: RuntimeError: {'x' * 300}"
+    expected = f"mlflow.db: {'x' * 300}"
     assert Sender(run_path, None).attempt(last=True) == expected
     assert json.loads((run_path / SENT).read_text())["trouble"] == expected
 
@@ -360,7 +360,7 @@ def test_a_directory_may_have_any_name(tmp_path):
     log = RunLog(tmp_path / name, experiment="toy")
     log.log({"loss": 1.0}, 0)
     (tmp_path / name / "note.txt").write_text("here")
-    log.tracker.files("log", [tmp_path / name / "note.txt"])
+    log.tracker.add("log", files=[tmp_path / name / "note.txt"])
     log.close()
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert list((tmp_path / name / "mlartifacts").rglob("note.txt"))

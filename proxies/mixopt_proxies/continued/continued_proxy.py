@@ -39,12 +39,12 @@ from mixopt.pretraining import (
     ModelOrigin,
     VocabularyConfig,
     added_loss,
-    auxiliary_coefficient,
     field_named,
     make_optimizer,
     open_origin,
     token_losses,
 )
+from mixopt.routing import auxiliary_coefficient
 from mixopt.sampling import RateCurve, RateShape
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder import (
@@ -283,7 +283,7 @@ class ContinuedProxy:
         """The state of Adam by its names (`exp_avg`), then by names of weights; empty: none."""
         moments: Moments = {}
         if self._annealing.optimizer is not False:
-            for name, value in (self._origin.optimizer_tensors() or {}).items():
+            for name, value in self._origin.optimizer_tensors().items():
                 weight, _, part = name.removeprefix(_STATE).rpartition(".")
                 if part in ADAM_STATE:
                     moments.setdefault(part, {})[weight] = value
