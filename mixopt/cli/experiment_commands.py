@@ -63,12 +63,13 @@ def init_command(
     """
     from mixopt.pipeline import domains_text, start_experiment
 
-    started = start_experiment(paths, out, say)
+    domains, left_out = start_experiment(paths, out, say)
     command = shlex.join(["mixopt", "check", str(out)])
     if as_json:
-        print_json({**started.to_json(), "next": command})
+        found = {"domains": [vars(domain) for domain in domains], "left_out": left_out}
+        print_json({"file": str(out), **found, "next": command})
         return
-    show(domains_text(started))
+    show(domains_text(domains))
     show(f"written: {out}")
     show(f"{COMMAND}{command}")
 

@@ -6,11 +6,7 @@ from .exchange import (
     schedule_of as schedule_of,
 )
 from .experiment_check import Check as Check, check as check
-from .first_experiment import (
-    FirstExperiment as FirstExperiment,
-    domains_text as domains_text,
-    start_experiment as start_experiment,
-)
+from .first_experiment import domains_text as domains_text, start_experiment as start_experiment
 from .from_fit import (
     fit_tables as fit_tables,
     load_fit as load_fit,

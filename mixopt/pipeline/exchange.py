@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -184,29 +185,36 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _metrics(path: Path) -> dict[str, Any]:
-    content = read_json(path, error=TrialsError) if path.suffix != ".jsonl" else None
-    content = content if isinstance(content, dict) else {}
-    results = content.get("results")
-    if isinstance(tasks := content.get("tasks"), list):
-        results = {entry["task_name"]: entry["metrics"] for entry in tasks if "task_name" in entry}
-    if not isinstance(results, dict) or not all(isinstance(m, dict) for m in results.values()):
+    content = {} if path.suffix == ".jsonl" else read_json(path, error=TrialsError)
+    try:
+        if "tasks" in content:
+            tasks = [task for task in content["tasks"] if "task_name" in task]
+            results = {task["task_name"]: task["metrics"] for task in tasks}
+        else:
+            results = content["results"]
+        samples = content.get("n-samples", {})
+        metrics = {
+            (task, name): value
+            for task, metrics in results.items()
+            for name, value in metrics.items()
+            if isinstance(value, (int, float)) and "stderr" not in name
+        }
+        items = {
+            (task, name): samples[task]["effective"]
+            for task, name in metrics
+            if task in samples and name.split(",")[0] in SHARES
+        }
+    except (KeyError, TypeError, AttributeError):
         raise TrialsError(
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
             " .csv or .parquet, and tokens need --tokenizer NAME"
-        )
-    values: dict[str, Any] = {
-        f"task/{task}/{name.removesuffix(',none')}": float(value)
-        for task, metrics in results.items()
-        for name, value in metrics.items()
-        if isinstance(value, (int, float)) and "stderr" not in name
-    }
-    samples = content.get("n-samples")
-    for task, counts in (samples if isinstance(samples, dict) else {}).items():
-        items = counts.get("effective") if isinstance(counts, dict) else None
-        for name in results.get(task, ()) if isinstance(items, (int, float)) else ():
-            if name.split(",")[0] in SHARES:
-                values[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = items
-    return values
+        ) from None
+    values = {_column(*place): float(value) for place, value in metrics.items()}
+    return values | {f"{ITEMS}{_column(*place)}": count for place, count in items.items()}
+
+
+def _column(task: str, metric: str) -> str:
+    return f"task/{task}/{metric.removesuffix(',none')}"
 
 
 def _paired_items(paths: Sequence[Path], share: str) -> int | None:
@@ -375,12 +383,12 @@ def _by_domain(file: Path, domains: Sequence[str], expected: str) -> Mapping[str
 
 
 def _batch(text: str) -> tuple[int, int]:
-    sequences, _, length = text.partition("x")
-    if not sequences.isdigit() or not length.isdigit() or 0 in (int(sequences), int(length)):
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
         raise ConfigError(
             f"--batch {text}: expected sequences of a batch x tokens of a sequence, such as {BATCH}"
         )
-    return int(sequences), int(length)
+    return int(match[1]), int(match[2])
 
 
 def _by_phase(tokens: int, lengths: Phases, mixtures: Mapping[str, Mixture]) -> list[Stage]:

@@ -1,15 +1,25 @@
 """`mixopt check`: problems, sizes, trials, time and cost of an experiment before it runs."""
 
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from mixopt.config import Config, DesignConfig, SourceConfig, experiment_urls
+from mixopt.constraints import Constraints
+from mixopt.corpus import (
+    check_prepared,
+    check_tokenizer_name,
+    counted_tokens,
+    first_look,
+    known_tokenizer,
+    shared_files,
+)
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError, TrialsError
 from mixopt.mixture import Mixture, Phases
+from mixopt.objective import Objective
 from mixopt.pipeline.experiment_cost import (
     KnownSizes,
     Range,
@@ -23,14 +33,12 @@ from mixopt.pipeline.experiment_cost import (
     training_parts,
     trial_speed,
 )
-from mixopt.pipeline.trial_training import check_start
-from mixopt.system import duration, load_plugin, share_text, short_count, wrapped
-
-if TYPE_CHECKING:
-    from mixopt.config import Config, DesignConfig, SourceConfig
-    from mixopt.constraints import Constraints
-    from mixopt.proposals import FullRun
-    from mixopt.trials import Proxy, Trials
+from mixopt.pipeline.sweep import check_start
+from mixopt.proposals import FullRun, baseline_breaks, known_baseline
+from mixopt.reporting import table_text
+from mixopt.sweeps import worker_devices
+from mixopt.system import cache_folder, duration, load_plugin, share_text, short_count, wrapped
+from mixopt.trials import Proxy, Trials, design_constraints, make_design, make_proxy
 
 Result = TypeVar("Result")
 LABEL_WIDTH = 14
@@ -60,8 +68,14 @@ class Check:
     @property
     def tokens(self) -> tuple[int, int]:
         """Training tokens of all trials, minimum and maximum."""
-        min_tokens = sum(part.least * part.tokens for part in self.parts)
-        return min_tokens, sum(part.most * part.tokens for part in self.parts)
+        return self._trained()
+
+    def _trained(self, evaluation: float = 0) -> tuple[Any, Any]:
+        """Return the tokens of all trials, each with its evaluation, minimum and maximum."""
+        return (
+            sum(part.least * (part.tokens + evaluation) for part in self.parts),
+            sum(part.most * (part.tokens + evaluation) for part in self.parts),
+        )
 
     @property
     def flops(self) -> Range | None:
@@ -77,8 +91,7 @@ class Check:
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * len(self.devices)
-        min_tokens = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
-        max_tokens = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
+        min_tokens, max_tokens = self._trained(self.evaluation)
         return min_tokens / rate, max_tokens / rate
 
     def refuse(self) -> None:
@@ -111,9 +124,6 @@ class Check:
 
     def lines(self, *, with_table: bool = True) -> list[str]:
         """Return the result as lines for the terminal; at the start of a run without the table."""
-        from mixopt.config import experiment_urls
-        from mixopt.system import cache_folder
-
         facts = []
         for part in self.parts:
             count = _range((part.least, part.most), str)
@@ -124,14 +134,13 @@ class Check:
             total += f", {flops} FLOPs at {short_count(self.parameters or 0)} parameters"
         facts.append(("total", total))
         facts += [("arms", line) for line in planned_arms(self.config)]
-        kinds = dict.fromkeys(self.devices)
-        devices = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
+        devices = ", ".join(f"{count} x {kind}" for kind, count in Counter(self.devices).items())
         facts.append(("trains on", f"{devices} (proxy {self.config.proxy.name})"))
         if self.seconds is not None:
             speed = f"{short_count(self.tokens_per_second or 0)} tokens/s per worker"
             text = f"about {_range(self.seconds, duration)} (estimate, at {speed})"
             facts.append(("time here", text))
-        if any(True for _ in experiment_urls(self.config)):
+        if list(experiment_urls(self.config)):
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
         hanging = " " * (LABEL_WIDTH + 1)
         lines = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
@@ -142,16 +151,14 @@ class Check:
         return [*domains, *lines, *(f"warning: {warning}" for warning in self.warnings)]
 
     def _domains(self) -> str:
-        natural, count = self.natural, len(self.config.corpus.domains)
+        inventory, count = self.sizes.inventory, len(self.config.corpus.domains)
         domains = f"{count} domain{'s' * (count != 1)}"
-        if natural is None:
+        if inventory is None:
             return f"{domains}, sizes not given"
-        total = short_count(sum((self.sizes.inventory or {}).values()))
+        total = short_count(sum(inventory.values()))
         return f"{domains} of {total} tokens ({self.sizes.basis})"
 
     def _domain_lines(self) -> list[str]:
-        from mixopt.reporting import table_text
-
         inventory, title = self.sizes.inventory or {}, f"Domains, sizes {self.sizes.basis}"
         total, target = sum(inventory.values()), self.config.propose.target_tokens
         if target is not None:
@@ -186,9 +193,6 @@ def check(config: Config, *, probe: bool = False, validates: bool = True) -> Che
         >>> found.problems, found.tokens
         ([], ...)
     """
-    from mixopt.corpus import check_prepared
-    from mixopt.objective import Objective
-
     problems, sizes = list[MixoptError](), known_sizes(config)
 
     def noted(call: Callable[..., Result], *arguments: Any) -> Result | None:
@@ -226,8 +230,6 @@ def _sources(config: Config) -> dict[str, SourceConfig]:
 
 
 def _checked_proxy(config: Config) -> Proxy:
-    from mixopt.trials import make_proxy
-
     name = config.proxy.name
     proxy = make_proxy(name, config.proxy.all_options)
     able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
@@ -237,22 +239,17 @@ def _checked_proxy(config: Config) -> Proxy:
         )
     if config.proxy.start is not None:
         check_start(config, proxy)
-    check_here = getattr(proxy, "check_here", None)
-    if callable(check_here) and config.sweep.executor == "local":
-        check_here()
+    if config.sweep.executor == "local" and hasattr(proxy, "check_here"):
+        proxy.check_here()
     return proxy
 
 
 def _check_tokenizer(config: Config) -> None:
-    from mixopt.corpus import check_tokenizer_name
-
     if not all(source.is_tokens for source in _sources(config).values()):
         check_tokenizer_name(config.corpus.tokenizer)
 
 
 def _check_source(config: Config, name: str, source: SourceConfig) -> None:
-    from mixopt.corpus import counted_tokens, first_look
-
     if source.is_tokens:
         counted_tokens(name, source)
         return
@@ -270,8 +267,6 @@ def _check_source(config: Config, name: str, source: SourceConfig) -> None:
 
 
 def _shared_text(config: Config) -> Iterator[str]:
-    from mixopt.corpus import shared_files
-
     corpus = config.corpus
     try:
         shared = {} if corpus.prepared else shared_files(corpus.sources, corpus.root)
@@ -287,8 +282,6 @@ def check_token_unit(config: Config) -> None:
     of_tokens = [name for name, source in _sources(config).items() if source.is_tokens]
     if not of_tokens or config.objective.unit != "bits_per_byte":
         return
-    from mixopt.corpus import known_tokenizer
-
     name = config.corpus.tokenizer
     if known_tokenizer(name) is None:
         raise ConfigError(
@@ -299,8 +292,6 @@ def check_token_unit(config: Config) -> None:
 
 
 def _check_design(config: Config, sizes: KnownSizes) -> None:
-    from mixopt.trials import design_constraints, make_design
-
     try:
         design, natural, constraints = _as_far_as_known(config, sizes)
         design_constraints(design, natural, constraints)
@@ -317,8 +308,6 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
 
 def earlier_trials(where: str) -> Trials:
     """Read the trials of `design.earlier`."""
-    from mixopt.trials import Trials
-
     path = Path(where).expanduser()
     try:
         return Trials.read(path / "trials.parquet" if path.is_dir() else path)
@@ -341,8 +330,6 @@ def _as_far_as_known(
     config: Config, sizes: KnownSizes
 ) -> tuple[DesignConfig, Mixture, Constraints]:
     """Return design, natural mixture and limits; without sizes, leave out what depends on them."""
-    from mixopt.constraints import Constraints
-
     limits, design, inventory = config.constraints, config.design, sizes.inventory
     if inventory is None:
         is_sized = limits.radius is not None and limits.radius.reference == "natural"
@@ -357,8 +344,6 @@ def _as_far_as_known(
 
 
 def _devices(config: Config, warnings: list[str]) -> list[str]:
-    from mixopt.sweeps import worker_devices
-
     request, device = config.sweep, config.proxy.device
     if request.executor != "local":
         return [f"executor {request.executor}"] * (request.workers or 1)
@@ -370,8 +355,6 @@ def _devices(config: Config, warnings: list[str]) -> list[str]:
 
 def full_run(config: Config, inventory: dict[str, int]) -> FullRun:
     """Return the run that the mixture is for."""
-    from mixopt.proposals import FullRun
-
     max_epochs, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
     return FullRun(inventory, config.propose.target_tokens, max_epochs, phases)
 
@@ -381,8 +364,6 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
 
     A baseline beyond the limits is trained, but may not be recommended.
     """
-    from mixopt.proposals import baseline_breaks, known_baseline
-
     inventory = sizes.inventory
     if inventory is None and config.propose.target_tokens is not None:
         yield (

@@ -1,25 +1,21 @@
 """Cost of an experiment: sizes, tokens, FLOPs, time on this machine, scoring of tasks."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from mixopt.config import DomainConfig, chosen_losses
+from mixopt.config import Config, DomainConfig, SourceConfig, chosen_losses
+from mixopt.constraints import Constraints
 from mixopt.corpus import BYTES, counted_tokens, known_size, plain_name, scored_items
 from mixopt.errors import CorpusError
+from mixopt.fitting import OFTEN, power
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import first_few, one_blas_thread, short_count
-from mixopt.trials import Proxy, Training
-
-if TYPE_CHECKING:
-    from mixopt.config import Config, SourceConfig
-    from mixopt.constraints import Constraints
+from mixopt.trials import Training, anneal_mixtures, design_constraints
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
 TYPICAL_VOCABULARY = 50_000  # vocabulary size of an unknown tokenizer
@@ -41,14 +37,18 @@ def known_sizes(config: Config) -> KnownSizes:
     """Return the sizes that the configuration states, and what will be read of them."""
     sources, rate = config.corpus.domains, _token_rate(config)
     vocabulary = known_size(config.corpus.tokenizer) or TYPICAL_VOCABULARY
-    read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
-    sample = {name: tokens for name, tokens in read.items() if tokens is not None}
-    full_sample = sample if len(sample) == len(sources) else None
-    inventory = {name: size for name, domain in sources.items() if (size := _size(domain, rate))}
-    if len(inventory) < len(sources):
-        return KnownSizes(None, full_sample, "unknown", vocabulary)
+    sample = _if_all({n: _to_read(n, source, config, rate) for n, source in sources.items()})
+    inventory = _if_all({name: _size(source, rate) for name, source in sources.items()})
+    if inventory is None:
+        return KnownSizes(None, sample, "unknown", vocabulary)
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
-    return KnownSizes(inventory, full_sample, "stated" if exact else "estimated", vocabulary)
+    return KnownSizes(inventory, sample, "stated" if exact else "estimated", vocabulary)
+
+
+def _if_all(sizes: dict[str, int | None]) -> dict[str, int] | None:
+    """Return the sizes if all are known, else None."""
+    known = {name: size for name, size in sizes.items() if size is not None}
+    return known if len(known) == len(sizes) else None
 
 
 def _token_rate(config: Config) -> float:
@@ -105,15 +105,15 @@ def evaluation_tokens(config: Config) -> float:
 
 def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
     """Return the number of trials in each part of a run."""
-    design, proxy, validation = config.design, config.proxy, config.validation
+    design, validation, tokens = config.design, config.validation, config.proxy.tokens
     later = design.trials - design.first_round
     baselines = len(validation.baselines)
     min_runs = (1 + baselines) * validation.seeds
     max_runs = (validation.rounds + baselines) * validation.most_seeds
     parts = [
-        TrainingPart("first round", design.first_trials, design.first_trials, proxy.tokens),
-        TrainingPart("later rounds", later, later, proxy.tokens),
-        TrainingPart("validation", min_runs, max_runs, validation.tokens or 2 * proxy.tokens),
+        TrainingPart("first round", design.first_trials, design.first_trials, tokens),
+        TrainingPart("later rounds", later, later, tokens),
+        TrainingPart("validation", min_runs, max_runs, config.validation_tokens),
     ]
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
 
@@ -122,25 +122,22 @@ PRODUCT_SECONDS = 0.1
 PRODUCT_SHARE = 0.7  # of that speed is reached by decoders of 0.1M to 60M parameters
 
 
-def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
+def proxy_parameters(proxy: Any, vocab_size: int) -> int | None:
     """Return the parameters of a trial's model; None if the proxy does not report them."""
-    count: Any = getattr(proxy, "parameters", None)
-    return int(count(vocab_size)) if callable(count) else None
+    return int(proxy.parameters(vocab_size)) if hasattr(proxy, "parameters") else None
 
 
 def trial_speed(
-    config: Config, proxy: Proxy, vocab_size: int, devices: Sequence[str]
+    config: Config, proxy: Any, vocab_size: int, devices: Sequence[str]
 ) -> float | None:
     """Return tokens per second of a trial on this machine; None if the proxy has no measure."""
-    flops: Any = getattr(proxy, "flops_per_token", None)
-    if callable(flops) and set(devices) == {"cpu"}:
-        return estimated_speed(flops(vocab_size))
-    measured: Any = getattr(proxy, "tokens_per_second", None)
-    if not callable(measured):
+    if hasattr(proxy, "flops_per_token") and set(devices) == {"cpu"}:
+        return estimated_speed(proxy.flops_per_token(vocab_size))
+    if not hasattr(proxy, "tokens_per_second"):
         return None
     request = config.proxy
     training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
-    return float(measured(vocab_size, training))
+    return float(proxy.tokens_per_second(vocab_size, training))
 
 
 def estimated_speed(flops_per_token: float) -> float:
@@ -163,8 +160,6 @@ def shortage_lines(
     max_weights: Mapping[str, float],
 ) -> Iterator[str]:
     """Yield a warning that names domains whose prepared sample is too small for a trial."""
-    from mixopt.fitting import OFTEN
-
     corpus, tokens = config.corpus, config.proxy.tokens
     target = config.propose.target_tokens or 0
     simulates = config.proxy.simulate_epochs and target > 0
@@ -194,8 +189,6 @@ def shortage_lines(
 
 def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
     """Return the largest weight of each domain in any mixture of the design."""
-    from mixopt.trials import anneal_mixtures, design_constraints
-
     design = config.design
     if design.anneals is not None and len(design.planned_rounds) == 1:
         mixtures = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
@@ -221,10 +214,6 @@ def planned_arms(config: Config) -> list[str]:
     Before there are trials, the noise is its maximum for the number of questions, at p = 1/2.
     """
     items = chosen_losses(config.resolved_objective, config.losses).items
-    if not items:
-        return []
-    from mixopt.fitting import power
-
     arms, lines = config.design.trials, list[str]()
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)

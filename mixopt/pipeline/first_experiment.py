@@ -6,7 +6,7 @@ text. Files about the data, such as a README or a licence, are left out.
 """
 
 import glob
-import json
+import math
 import re
 import shlex
 from collections import Counter
@@ -26,7 +26,6 @@ from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_
 
 BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -46,59 +45,32 @@ _ABOUT = re.compile(
 
 @dataclass(frozen=True)
 class FoundDomain:
-    """The files of a domain, and the bytes of their text once counted."""
+    """A domain: its files with their suffixes, and the bytes of their text once counted."""
 
     name: str
-    files: tuple[Path, ...]
-    paths: tuple[str, ...]
+    path: list[str]
+    files: int
+    format: str
     column: str
-    is_broken: bool
-    validation: tuple[str, ...]
+    validation: list[str]
+    is_broken: bool  # some rows cannot be read
     bytes: int = 0
-
-    @property
-    def formats(self) -> str:
-        """Suffixes of its files, such as `.jsonl.gz`."""
-        return ", ".join(dict.fromkeys(_suffix(file) for file in self.files))
 
     @property
     def fields(self) -> dict[str, Any]:
         """The domain's fields in the YAML."""
-        by_field = {"path": list(self.paths), "validation": list(self.validation)}
         fields: dict[str, Any] = {
-            name: paths if len(paths) > 1 else paths[0] for name, paths in by_field.items() if paths
+            name: paths if len(paths) > 1 else paths[0]
+            for name, paths in (("path", self.path), ("validation", self.validation))
+            if paths
         }
         return fields if self.column == "text" else {**fields, "column": self.column}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the domain as JSON values."""
-        return {
-            "name": self.name,
-            "path": list(self.paths),
-            "files": len(self.files),
-            "format": self.formats,
-            "column": self.column,
-            "bytes": self.bytes,
-            "validation": list(self.validation),
-        }
 
-
-@dataclass(frozen=True)
-class FirstExperiment:
-    """The written file, and the domains found for it."""
-
-    file: Path
-    sources: tuple[FoundDomain, ...]
-    left_out: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer as JSON values."""
-        sources = [source.to_json() for source in self.sources]
-        return {"file": str(self.file), "domains": sources, "left_out": list(self.left_out)}
-
-
-def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) -> FirstExperiment:
-    """Find domains in files and folders, and write an experiment for them."""
+def start_experiment(
+    paths: Sequence[str | Path], out: Path, say: Say = silent
+) -> tuple[list[FoundDomain], list[str]]:
+    """Write an experiment for files and folders; return its domains, and what is left out."""
     exists = f"init: {out} already exists and is not overwritten; choose another --out"
     if out.exists():
         raise ConfigError(exists)
@@ -114,28 +86,17 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
         )
     configs = {domain.name: DomainConfig(**domain.fields) for domain in domains}
     counts = count_domains(CorpusConfig(domains=configs, tokenizer="bytes"))
-    sources = tuple(
-        replace(domain, bytes=count.bytes) for domain, count in zip(domains, counts, strict=True)
-    )
+    sources = [replace(d, bytes=count.bytes) for d, count in zip(domains, counts, strict=True)]
     text = experiment_text(sources, paths, out)
     if out.exists():  # since the files were measured
         raise ConfigError(exists)
     write_text(out, text)
-    return FirstExperiment(out, sources, tuple(left_out))
+    return sources, left_out
 
 
-def domains_text(experiment: FirstExperiment) -> str:
+def domains_text(domains: Sequence[FoundDomain]) -> str:
     """Return the domains as a table for the terminal."""
-    rows = [
-        (
-            domain.name,
-            str(len(domain.files)),
-            domain.formats,
-            domain.column,
-            bytes_text(domain.bytes),
-        )
-        for domain in experiment.sources
-    ]
+    rows = [(d.name, str(d.files), d.format, d.column, bytes_text(d.bytes)) for d in domains]
     columns = ("name", "files", "format", "column", "text")
     return table_text("Domains", columns, rows, texts=("format", "column"))
 
@@ -152,14 +113,14 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
         f"# Check it:  mixopt check {quoted}",
         f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
-        f"name: {_scalar(run_name)}",
+        _yaml({"name": run_name}),
         "corpus:",
         f"  tokenizer: {tokenizer:<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
         "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
         *(["  on_bad_document: skip   # some rows cannot be read; error stops there"] * skip),
         "  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9",
         "  domains:",
-        *(_source_line(source) for source in sources),
+        *(f"    {_yaml({s.name: {**s.fields, 'bytes': s.bytes}})}" for s in sources),
         "# A target is evaluated and never trained on. Name the one that you care about,",
         "# and set",
         "# objective: {target: exams}",
@@ -167,7 +128,7 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
         "#   exams: {path: data/exams.jsonl}",
         "objective:   # what is minimised: the mean of these losses, with these weights",
         "  mean:",
-        *(f"    {_scalar(source.name)}: 1" for source in sources),
+        *(f"    {_yaml({source.name: 1})}" for source in sources),
         "design:",
         "  method: axial    # one mixture for each domain first, then random ones",
         f"  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision",
@@ -183,22 +144,10 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     return "\n".join(lines) + "\n"
 
 
-def _source_line(source: FoundDomain) -> str:
-    fields = {**source.fields, "bytes": source.bytes}
-    content = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
-    return f"    {_scalar(source.name)}: {{{content}}}"
-
-
-def _value(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_scalar, value))}]"
-    return _scalar(value) if isinstance(value, str) else str(value)
-
-
-def _scalar(text: str) -> str:
-    """Write text as a YAML scalar, quoted where necessary."""
-    is_plain = PLAIN.fullmatch(text) is not None and yaml.safe_load(text) == text
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+def _yaml(content: dict[str, Any]) -> Any:
+    """Return a mapping as a line of YAML."""
+    style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": math.inf}
+    return yaml.safe_dump(content, allow_unicode=True, **style).strip()[1:-1]
 
 
 def _tokenizer(total: int) -> str:
@@ -248,7 +197,7 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
             left_out += [f"{file}: {hint}" for file in files]
     if not splits["train"]:
         return None
-    readable = _readable(name, splits["train"], left_out)
+    readable = _readable(splits["train"], left_out)
     step = max(1, len(readable) / MAX_FILES_READ)
     sample = [readable[int(k * step)] for k in range(min(MAX_FILES_READ, len(readable)))]
     first = {file: _first_rows(file, left_out) for file in sample}
@@ -257,30 +206,35 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
     unusable = {
         file for file, rows in first.items() if not _has_column(column, file, rows, left_out)
     }
-    used = tuple(file for file in readable if file not in unusable)
+    used = [file for file in readable if file not in unusable]
     if not column or not used:
         return None
     validation = [
         file
-        for file in _readable(name, splits[held_out], left_out)
+        for file in _readable(splits[held_out], left_out)
         if _has_column(column, file, _first_rows(file, left_out), left_out)
     ]
     is_broken = any(rows.broken for file, rows in first.items() if rows and file not in unusable)
-    return FoundDomain(name, used, _paths(used), column, is_broken, _paths(validation))
+    suffixes = ", ".join(dict.fromkeys(map(_suffix, used)))
+    held_out_paths = _paths(validation)
+    return FoundDomain(name, _paths(used), len(used), suffixes, column, held_out_paths, is_broken)
 
 
-def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Path]:
+def _readable(files: Sequence[Path], left_out: list[str]) -> list[Path]:
     """Return the files of a known format that are not empty."""
     unknown: dict[str, list[str]] = {}
+    readable = []
     for file in files:
         if builder_of(file) is None:
             unknown.setdefault(file.suffix, []).append(str(file))
         elif not file.stat().st_size:
             left_out.append(f"{file}: empty file")
+        else:
+            readable.append(file)
     for suffix, names in unknown.items():
         why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
         left_out.append(f"{first_few(names, 1)}: {why}")
-    return [file for file in files if builder_of(file) is not None and file.stat().st_size]
+    return readable
 
 
 def _first_rows(file: Path, left_out: list[str]) -> FirstRows | None:
@@ -309,11 +263,10 @@ def _has_column(column: str, file: Path, rows: FirstRows | None, left_out: list[
 
 def _text_column(rows: FirstRows) -> str | None:
     """Return the text column: by its name, else the one with the longest text."""
-    texts = {name: rows.texts(name) for name in rows.columns}
     texts = {
         name: values
-        for name, values in texts.items()
-        if values and 2 * len(values) >= len(rows.rows)
+        for name in rows.columns
+        if (values := rows.texts(name)) and 2 * len(values) >= len(rows.rows)
     }
     text_name = next((name for name in TEXT_NAMES if name in texts), None)
     if text_name is not None:
@@ -372,7 +325,7 @@ def _stem(file: Path) -> str:
     return re.sub(r"[-_.]?\d+([-_.]?of[-_.]?\d+)?$", "", name) or name
 
 
-def _paths(files: Sequence[Path]) -> tuple[str, ...]:
+def _paths(files: Sequence[Path]) -> list[str]:
     """Return globs that match exactly these files, or else the files."""
     names = {file.as_posix() for file in files}
     for prefix in (lambda file: "", _stem):
@@ -383,5 +336,5 @@ def _paths(files: Sequence[Path]) -> tuple[str, ...]:
         )
         matched = {Path(path).as_posix() for pattern in globs for path in glob.glob(pattern)}
         if len(files) > 1 and len(globs) <= MAX_LISTED and matched == names:
-            return tuple(globs)
-    return tuple(glob.escape(name) for name in sorted(names))
+            return list(globs)
+    return [glob.escape(name) for name in sorted(names)]

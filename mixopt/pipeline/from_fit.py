@@ -1,19 +1,24 @@
 """Fit tables or the trials of a run; propose and predict from a saved fit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from mixopt.config import one_of, read_inventory
 from mixopt.corpus import tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
-from mixopt.fitting import ObjectiveLike
+from mixopt.fitting import Fit, FitReadiness, ObjectiveLike, fit_content, fit_trials, readiness
 from mixopt.mixture import Mixture
-from mixopt.objective import Direction, Scale, Unit
-from mixopt.proposals import Proposal, ProposalRequest, predict_mixture, propose_mixture
+from mixopt.objective import Direction, Objective, Scale, Unit
+from mixopt.proposals import (
+    Forecast,
+    Proposal,
+    ProposalRequest,
+    Recommendation,
+    predict_mixture,
+    propose_mixture,
+)
 from mixopt.run_directory import (
     RECOMMENDATION,
     CheckedPart,
@@ -24,16 +29,12 @@ from mixopt.run_directory import (
     request_of,
 )
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
-
-if TYPE_CHECKING:
-    from mixopt.fitting import Fit, FitReadiness
-    from mixopt.proposals import Forecast, Recommendation
-    from mixopt.trials import Trials
+from mixopt.trials import Trials
 
 FIT_COMMAND = "mixopt fit W.csv L.csv --out DIR"
 PARTS = "parts"  # field of the provenance of an answer
 Parts = Mapping[str, Mapping[str, float]]
-Answer = TypeVar("Answer", Proposal, "Recommendation")
+Answer = TypeVar("Answer", Proposal, Recommendation)
 
 
 def read_tables(
@@ -60,8 +61,6 @@ def read_tables(
         ConfigError: Not one or two tables, or options for two tables given with one.
         TrialsError: A table cannot be read.
     """
-    from mixopt.trials import Trials
-
     if unit is not None:
         one_of("unit", unit, get_args(Unit))
     if len(paths) == 1 and Path(paths[0]).suffix.lower() != ".csv":
@@ -113,8 +112,6 @@ def fit_tables(
         RunError: The folder is a run directory.
         ConfigError: An invalid argument, or an objective that is only noise.
     """
-    from mixopt.fitting import readiness
-
     out = Path(out)
     if (out / "config.yaml").exists():
         raise RunError(f"{out}: is a run directory; use another --out")
@@ -149,8 +146,6 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
         >>> mixopt.load_fit("runs/mine").domains
         ('code', 'prose')
     """
-    from mixopt.fitting import Fit
-
     directory = Path(directory)
     if not trust:
         check_links(directory)
@@ -165,8 +160,6 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:
     """Verify a folder that `mixopt fit` made from tables."""
-    from mixopt.fitting import fit_content
-
     path = directory / "fit" if (directory / "fit").is_dir() else directory
     if not (path / "fit.json").exists():
         raise RunError(f"{directory}: contains neither a run nor a fit; nothing to verify")
@@ -180,16 +173,14 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
     return [CheckedPart("fit", "whole", len(files), size)]
 
 
-def fit_of(run: Run, trials: Trials) -> Fit:
-    """Fit the regressors of a run."""
-    from mixopt.fitting import fit_trials
-
+def fit_of(run: Run, trials: Trials, objective: Objective | None = None, title: str = "fit") -> Fit:
+    """Fit the regressors of a run; the objective is the run's if omitted."""
     config = run.config.fit
-    with steady_progress("fit", len(config.regressors) * config.folds) as update:
+    with steady_progress(title, len(config.regressors) * config.folds) as update:
         return fit_trials(
             trials,
             config,
-            run.objective,
+            objective or run.objective,
             run.config.seed,
             repetition=repetition_of(run),
             carried=carried_trials(run),

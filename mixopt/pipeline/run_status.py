@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import MixoptError, RunError, did_you_mean
-from mixopt.pipeline.rounds import planned_trials
+from mixopt.pipeline.sweep import planned_trials
 from mixopt.reporting import headline_of
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
 from mixopt.sweeps import (

@@ -1,14 +1,16 @@
 """The steps of a run: what each does, and how they run in order, resume and are redone."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixopt.config import Config
+from mixopt.config import Config, load_config, plugins_named
+from mixopt.corpus import Corpus, prepare_corpus
 from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
-from mixopt.mixture import Mixture
+from mixopt.fitting import readiness
 from mixopt.pipeline.experiment_check import (
     check,
     check_folds,
@@ -18,14 +20,15 @@ from mixopt.pipeline.experiment_check import (
 )
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
-from mixopt.pipeline.rounds import worse_round, worse_text
-from mixopt.pipeline.trial_training import (
+from mixopt.pipeline.sweep import (
     job_of,
     keep_experts,
     say_unfinished,
     sweep,
     train_trials,
     with_start_hash,
+    worse_round,
+    worse_text,
 )
 from mixopt.proposals import (
     PROPOSAL,
@@ -41,6 +44,7 @@ from mixopt.proposals import (
     proposal_name,
     with_validated,
 )
+from mixopt.reporting import write_report
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -144,17 +148,14 @@ def sweep_script(
     planned.ask_trust(SWEEP.name)
     sweep, folder = planned.config.sweep, SWEEP.trial_folder(planned.path)
     executor = make_executor(sweep, folder, planned.config.proxy.device)
-    script = getattr(executor, "script", None)
-    if script is None:
+    if not hasattr(executor, "script"):
         raise ConfigError(
             f"sweep.executor: {sweep.executor!r} submits no script; --dry-run works with slurm"
         )
-    return str(script(executor.slots))
+    return str(executor.script(executor.slots))
 
 
 def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, trust: bool) -> Run:
-    from mixopt.config import load_config, plugins_named
-
     source = str(config) if isinstance(config, (str, Path)) else ""
     recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
     is_foreign = recorded and not trust
@@ -177,15 +178,12 @@ def _checked(planned: Run, last: Step) -> list[str]:
     if recorded is not None and recorded.fingerprint == fingerprint:
         return []
     planned.ask_trust("run")
-    validates = VALIDATE in training
-    result = check(planned.config, validates=validates)
+    result = check(planned.config, validates=VALIDATE in training)
     result.refuse()
     return result.lines(with_table=False)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
-    from mixopt.corpus import Corpus
-
     try:
         Corpus.open(run.path / "corpus")
     except CorpusError as error:
@@ -196,12 +194,12 @@ def _discard_altered_shards(run: Run, say: Say) -> None:
 def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and all outputs that depend on them."""
     for step in reversed([step for step in STEPS if step.trains]):
-        folder, files = step.trial_folder(run.path), step.trial_files(run.path)
-        failed = [file.stem for file in files if read_entry(file)[1].status != "finished"]
-        for trial in failed:
-            TrialFolder(folder).forget(trial)
+        files = step.trial_files(run.path)
+        failed = [file for file in files if read_entry(file)[1].status != "finished"]
+        for file in failed:
+            TrialFolder(file.parent).forget(file.stem)
         if failed:
-            run.log.discard(step.name, keep=(folder.name,))
+            run.log.discard(step.name, keep=(failed[0].parent.name,))
 
 
 def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
@@ -224,8 +222,6 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
 
 
 def _prepare(run: Run, say: Say) -> None:
-    from mixopt.corpus import prepare_corpus
-
     check_token_unit(run.config)
     prepare_corpus(
         run.config.corpus,
@@ -254,8 +250,8 @@ def _design(run: Run, say: Say) -> None:
     max_weights = largest_weights(run.config, run.natural, run.constraints)
     for short in shortage_lines(run.config, run.corpus.inventory, run.inventory, max_weights):
         say(f"design: warning: {short}")
-    roles = [trial.role for trial in trials]
-    counts = ", ".join(f"{role}: {roles.count(role)}" for role in dict.fromkeys(roles))
+    roles = Counter(trial.role for trial in trials)
+    counts = ", ".join(f"{role}: {number}" for role, number in roles.items())
     later = sum(run.config.design.planned_rounds[1:])
     chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
@@ -279,8 +275,6 @@ def _carry(run: Run, say: Say) -> list[str]:
 
 
 def _fit(run: Run, say: Say) -> None:
-    from mixopt.fitting import readiness
-
     chosen = fit_of(run, run.trials)
     ready = readiness(chosen)
     if run.config.objective.noise != "allow":
@@ -352,25 +346,25 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         name: baseline_mixture(name, weights, full, run.trials, objective)
         for name, weights in config.baselines.items()
     }
-    _say_equal(baselines, say)
     for name, mixture in baselines.items():
+        same = next(twin for twin, baseline in baselines.items() if baseline == mixture)
+        if same != name:
+            say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")
         for line in run.constraints.violations(mixture):
             say(f"validate: {named(name)} breaks a limit of this run: {line}")
     seeds = fresh_seeds(run.trials, config.most_seeds, run.config.seed)
     validated = Validated(ValidationPlan(baselines, seeds), [], {})
     proposal: Proposal | None = run.proposal
     for number in range(1, config.rounds + 1):
-        assert proposal is not None
+        if proposal is None:
+            break
         name = proposal_name(number)
         validated = _validate_one(run, validated, name, proposal, train, say)
         validation = validated.validation(run)
-        compared = validation.comparisons_of(name)
-        wins = all(comparison.verdict in ("wins", "same mixture") for comparison in compared)
-        if wins or number == config.rounds:
+        verdicts = {comparison.verdict for comparison in validation.comparisons_of(name)}
+        if verdicts <= {"wins", "same mixture"} or number == config.rounds:
             break
         proposal = _next_proposal(run, validation, number, say)
-        if proposal is None:
-            break
     return validated
 
 
@@ -381,17 +375,12 @@ def _validate_one(
     proposals = {**validated.proposals, name: proposal}
     mixtures = {**validated.plan.mixtures, name: proposal.mixture}
     for count in looks(config.seeds, config.most_seeds):
-        compared_mixtures = {key: mixtures[key] for key in (name, *undecided)}
-        plan = validated.plan.add(compared_mixtures, count)
+        plan = validated.plan.add({key: mixtures[key] for key in (name, *undecided)}, count)
         validated = Validated(plan, train(plan.trials), proposals)
         compared = validated.validation(run).comparisons_of(name)
-        undecided = [
-            comparison.baseline
-            for comparison in compared
-            if comparison.verdict == "not significant"
-        ]
-        loses = any(comparison.verdict == "loses" for comparison in compared)
-        if loses or not undecided:
+        verdicts = {comparison.baseline: comparison.verdict for comparison in compared}
+        undecided = [name for name, verdict in verdicts.items() if verdict == "not significant"]
+        if "loses" in verdicts.values() or not undecided:
             break
         if count < config.most_seeds:
             words = f"the difference from {listed(undecided, 'or')} is not significant"
@@ -414,36 +403,22 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
     return proposal
 
 
-def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
-    for name, mixture in baselines.items():
-        same = next(twin for twin, baseline in baselines.items() if baseline == mixture)
-        if same != name:
-            say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")
-
-
 def _forget_earlier(run: Run, planned: Sequence[Trial], say: Say) -> None:
     """Delete results of earlier mixtures under the same name, after proposal.yaml was edited."""
-    folder = VALIDATE.trial_folder(run.path)
-    by_name = {trial.name: trial for trial in planned}
+    mixtures = {trial.name: trial.mixture for trial in planned}
     for file in VALIDATE.trial_files(run.path):
         trial = read_entry(file)[0]
-        if by_name.get(trial.name, trial).mixture.fingerprint != trial.mixture.fingerprint:
+        if mixtures.get(trial.name, trial.mixture).fingerprint != trial.mixture.fingerprint:
             say(f"validate: {trial.name} belongs to an earlier proposal, and is deleted")
-            TrialFolder(folder).forget(trial.name)
+            TrialFolder(file.parent).forget(trial.name)
 
 
-def _report(run: Run, _: Say) -> None:
-    from mixopt.reporting import write_report
-
-    write_report(run)
-
-
-ACTIONS: Mapping[Step, Callable[[Run, Say], None]] = {
+ACTIONS: Mapping[Step, Callable[[Run, Say], object]] = {
     PREPARE: _prepare,
     DESIGN: _design,
     SWEEP: sweep,
     FIT: _fit,
     PROPOSE: _propose,
     VALIDATE: validate,
-    REPORT: _report,
+    REPORT: lambda run, _: write_report(run),
 }

@@ -1,15 +1,13 @@
-from .evidence_figures import (
-    plot_held_out as plot_held_out,
-    plot_responses as plot_responses,
-    plot_validation as plot_validation,
-)
 from .exploring import explore as explore
 from .figure_style import figure_svg as figure_svg
-from .mixture_figures import (
+from .figures import (
     plot_cells as plot_cells,
     plot_design as plot_design,
     plot_front as plot_front,
+    plot_held_out as plot_held_out,
     plot_mixtures as plot_mixtures,
+    plot_responses as plot_responses,
+    plot_validation as plot_validation,
 )
 from .page import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots

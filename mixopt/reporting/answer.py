@@ -6,7 +6,7 @@ with the fit's predictions. Gains above 0 are improvements, for losses and tasks
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import yaml
@@ -84,8 +84,8 @@ def answer_of(run: Run) -> PageAnswer:
         warnings = [line for line in answer.warnings if not line.endswith(broken)]
     else:
         answer = run.proposal
-        edited, plain = ("Your own mixture", "edited"), ("Proposed", "proposed")
-        whose, called = edited if state == "edited" else plain
+        called = "edited" if state == "edited" else "proposed"
+        whose = "Your own mixture" if state == "edited" else "Proposed"
         sentence = f"{whose}, not validated"
         why = without_folders(f"By prediction alone: {run.outcome.note}.")
         about = ("Not validated yet", why, PROPOSAL, called)
@@ -116,11 +116,12 @@ def proposal_of(run: Run) -> Proposal | None:
 def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
     """Return the shares to show: by domain if all phases have one mixture, else by phase."""
     mixture, natural, epochs, phases = answer.mixture, answer.natural, answer.epochs, answer.phases
-    first, *later = [mixture] if phases is None else phases.split(mixture).values()
-    if phases is not None and all(first.total_variation(shares) <= SAME for shares in later):
-        mixture, natural = first, next(iter(phases.split(natural).values()))
-        if epochs is not None:
-            epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in first}
+    if phases is not None:
+        first, *later = phases.split(mixture).values()
+        if all(first.total_variation(shares) <= SAME for shares in later):
+            mixture, (natural, *_) = first, phases.split(natural).values()
+            if epochs is not None:
+                epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in first}
     return {"mixture": mixture, "natural": natural, "epochs": epochs}
 
 
@@ -132,9 +133,8 @@ def _moves(answer: Proposal | Recommendation) -> str:
     parts = []
     for word, sign in (("more", 1), ("less", -1)):
         moved = {name: sign * (weight - natural[name]) for name, weight in mixture.items()}
-        order = sorted(moved, key=lambda name: -moved[name])
-        names = [name for name in order if moved[name] >= MIN_MOVE][:MAX_NAMED]
-        parts += [f"{word} {' and '.join(names)}"] if names else []
+        names = sorted((n for n in moved if moved[n] >= MIN_MOVE), key=lambda name: -moved[name])
+        parts += [f"{word} {' and '.join(names[:MAX_NAMED])}"] if names else []
     return f": {', '.join(parts)} than natural" if parts else ""
 
 
@@ -176,14 +176,9 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
 
 def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
     """Return a value's position in percent on an axis that spans all intervals and 0."""
-    intervals = [
-        interval
-        for gain in gains
-        for interval in (gain.validated, gain.predicted)
-        if interval is not None
-    ]
-    low = min([0.0, *(interval.low for interval in intervals)])
-    high = max([0.0, *(interval.high for interval in intervals)])
+    intervals = [interval for gain in gains for interval in (gain.validated, gain.predicted)]
+    ends = [0.0, *(end for interval in intervals if interval for end in astuple(interval))]
+    low, high = min(ends), max(ends)
     return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
 
 
@@ -199,9 +194,8 @@ def _counted(number: int, noun: str) -> str:
 def _by_change(answer: PageAnswer) -> list[str]:
     """Return the domains by size of change; a few domains by their share."""
     mixture, natural = answer.mixture, answer.natural
-    if len(mixture) <= MAX_BY_SHARE:
-        return sorted(mixture, key=lambda name: -mixture[name])
-    return sorted(mixture, key=lambda name: -abs(mixture[name] - natural[name]))
+    was = {} if len(mixture) <= MAX_BY_SHARE else natural
+    return sorted(mixture, key=lambda name: -abs(mixture[name] - was.get(name, 0.0)))
 
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
@@ -215,28 +209,16 @@ def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     grouped = {name for domains in members.values() for name in domains}
     rest = [name for name in answer.mixture if name not in grouped]
     members |= {"in no group": rest} if rest else {}
-    order = _by_change(answer)
-    bodies = [
-        [
-            _mixture_row(answer, name, domains, count=_counted(len(domains), "domain")),
-            *(
-                _mixture_row(answer, domain, [domain], is_member=True)
-                for domain in order
-                if domain in domains
-            ),
-        ]
-        for name, domains in members.items()
-    ]
+    bodies = []
+    for name, domains in members.items():
+        rows = [_mixture_row(answer, d, [d]) for d in _by_change(answer) if d in domains]
+        group = _mixture_row(answer, name, domains, count=_counted(len(domains), "domain"))
+        bodies.append([group, *(row | {"is_member": True} for row in rows)])
     return sorted(bodies, key=lambda rows: -float(rows[0]["now"]))
 
 
 def _mixture_row(
-    answer: PageAnswer,
-    name: str,
-    domains: Sequence[str],
-    *,
-    count: str = "",
-    is_member: bool = False,
+    answer: PageAnswer, name: str, domains: Sequence[str], count: str = ""
 ) -> dict[str, Any]:
     now, was = (sum(shares[d] for d in domains) for shares in (answer.mixture, answer.natural))
     epochs = ""
@@ -244,7 +226,7 @@ def _mixture_row(
         passes = answer.epochs[name]
         epochs = "<0.01" if 0 < passes < 0.005 else f"{passes:.2f}"
     moved = f"{round(100 * (now - was), 1) + 0.0:+.1f}"  # never -0.0
-    row = {"name": name, "count": count, "is_member": is_member, "now": now, "was": was}
+    row = {"name": name, "count": count, "is_member": False, "now": now, "was": was}
     return row | {"epochs": epochs, "moved": moved}
 
 

@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from mixopt.mixture import Mixture
-from mixopt.reporting.evidence_figures import plot_held_out, plot_responses, plot_validation
 from mixopt.reporting.figure_style import Figure
-from mixopt.reporting.mixture_figures import plot_cells, plot_design, plot_mixtures
+from mixopt.reporting.figures import (
+    plot_cells,
+    plot_design,
+    plot_held_out,
+    plot_mixtures,
+    plot_responses,
+    plot_validation,
+)
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit

@@ -26,7 +26,7 @@ from mixopt.objective import gain_text, size_text, unit_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.figure_style import Figure, figure_svg
-from mixopt.reporting.mixture_figures import plot_cells
+from mixopt.reporting.figures import plot_cells
 from mixopt.reporting.page import Section, page_html, page_svg, part
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text

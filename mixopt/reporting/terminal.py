@@ -33,7 +33,7 @@ from mixopt.proposals import (
 )
 from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses
-from mixopt.system import share_text, wrapped
+from mixopt.system import share_text
 
 MAX_SHARES = 4  # domains shown for a point of a front
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
@@ -108,7 +108,7 @@ def forgetting_table(run: Run) -> Table | None:
         gain = ("", "")
         if comparison is not None:
             cost = Interval(comparison.mean, comparison.low, comparison.high)
-            gain = _gain_cells(_as_gain(cost), unit)
+            gain = _gain_cells(as_gains({name: cost})[name], unit)
         rows.append((called, size_text(base[name], unit), *means, *gain))
     title = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}"
     names = [named(mixture, validation.mixtures) for mixture in mixtures]
@@ -131,14 +131,13 @@ def recommendation_text(run: Run) -> str:
     recommendation, note = run.recommendation, run.validation.means_note
     title = f"Shares of the training tokens, for {recommendation.objective}"
     lines = [
-        wrapped(headline_of(run)),
+        headline_of(run),
         "",
         _shares_table(title, recommendation, "recommended"),
         table_text(*gain_table(recommendation, run.validation), texts=("verdict",)),
-        *([wrapped(note), ""] if note else []),
+        *([note, ""] if note else []),
         *_other_losses(recommendation.costs, 95, run.objective.items),
-        *(wrapped(f"warning: {line}") for line in recommendation.warnings),
-        *(wrapped(f"warning: {line}") for line in broken_by_baselines(run)),
+        *(f"warning: {line}" for line in (*recommendation.warnings, *broken_by_baselines(run))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -162,10 +161,6 @@ def _gain_cells(gain: Interval, unit: str) -> tuple[str, str]:
     return gain_text(gain.value, unit), gain_ends_text(gain.low, gain.high, unit)
 
 
-def _as_gain(cost: Interval) -> Interval:
-    return Interval(-cost.value, -cost.high, -cost.low)
-
-
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks in the mean over seeds."""
     rails = run.constraints.guardrails
@@ -177,13 +172,9 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
     """Return the baselines that the user defined."""
-    baselines, phases = run.config.validation.baselines, Phases.of(run.config.design.phases)
-    mixtures = {
-        name: Mixture(weights) for name, weights in baselines.items() if weights is not None
-    }
-    if phases is None:
-        return mixtures
-    return {name: phases.tied(mixture) for name, mixture in mixtures.items()}
+    phases = Phases.of(run.config.design.phases)
+    mixtures = {n: Mixture(w) for n, w in run.config.validation.baselines.items() if w is not None}
+    return {n: phases.tied(mixture) if phases else mixture for n, mixture in mixtures.items()}
 
 
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
@@ -215,7 +206,7 @@ def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
 
 def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
     """Return changes of losses as gains, which are positive for improvements."""
-    return {name: _as_gain(cost) for name, cost in costs.items()}
+    return {name: Interval(-cost.value, -cost.high, -cost.low) for name, cost in costs.items()}
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -224,9 +215,9 @@ def proposal_text(proposal: Proposal) -> str:
     lines = [
         _shares_table(f"{whose} for {proposal.objective}", proposal, "proposed"),
         _predicted_line(proposal),
-        *(wrapped(line) for line in sureness_lines(proposal)),
-        *(wrapped(f"active constraint: {limit}") for limit in proposal.binding),
-        *(wrapped(f"warning: {warning}") for warning in proposal.warnings),
+        *sureness_lines(proposal),
+        *(f"active constraint: {limit}" for limit in proposal.binding),
+        *(f"warning: {warning}" for warning in proposal.warnings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -276,11 +267,9 @@ def front_text(front: Front) -> str:
         weights = sorted(point.mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
         largest = ", ".join(f"{name} {100 * w:.0f}%" for name, w in weights if w >= 0.005)
         rows.append((str(number), *losses, largest))
-    title = f"Pareto front of {' and '.join(front.targets)}, "
-    if front.higher:
-        title += f"higher {' and '.join(front.higher)} is better"
-    else:
-        title += UNITS[front.unit]
+    better = f"higher {' and '.join(front.higher)} is better"
+    title = f"Pareto front of {' and '.join(front.targets)}"
+    title = f"{title}, {better if front.higher else UNITS[front.unit]}"
     columns = ("point", *front.targets, "largest weights")
     return table_text(title, columns, rows, texts=columns[-1:])
 
@@ -310,23 +299,24 @@ def _shares_table(title: str, answer: Proposal | Recommendation, called: str) ->
         title, kind, epochs = f"{title}, by branch", "branch", None
         columns = {"natural": branch_shares(natural), called: sums}
     order = mixture if kind == "domain" else sums
-    rows = []
-    for name in sorted(order, key=lambda name: -order[name]):
-        passes = [] if epochs is None else [f"{epochs[name]:.2f}"]
-        rows.append((name, *(f"{100 * shares[name]:.1f}%" for shares in columns.values()), *passes))
-    return table_text(title, (kind, *columns, *(["epochs"] if epochs is not None else [])), rows)
+    names = sorted(order, key=lambda name: -order[name])
+    cells = {
+        kind: names,
+        **{n: [f"{100 * shares[name]:.1f}%" for name in names] for n, shares in columns.items()},
+    }
+    if epochs is not None:
+        cells["epochs"] = [f"{epochs[name]:.2f}" for name in names]
+    return table_text(title, list(cells), zip(*cells.values(), strict=True))
 
 
 def _other_losses(costs: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
     """Return the table of gains over natural on losses outside the objective, worst first."""
+    if not costs:
+        return []
     rows = []
-    for name, gain in as_gains(costs).items():
+    for name, gain in list(as_gains(costs).items())[:MAX_COSTS]:
         called, unit = called_loss(name, shares)
         rows.append((called, *_gain_cells(gain, unit)))
-    if not rows:
-        return []
-    more = f", and {len(rows) - MAX_COSTS} more in the report" if len(rows) > MAX_COSTS else ""
+    more = f", and {len(costs) - MAX_COSTS} more in the report" if len(costs) > MAX_COSTS else ""
     title = f"Losses outside the objective{more} (above 0 is better)"
-    return [
-        table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows[:MAX_COSTS])
-    ]
+    return [table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows)]

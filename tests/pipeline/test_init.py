@@ -56,7 +56,7 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     size = sum(len(text) for text in (*texts("web"), *texts("more")))
     assert web == {
         "name": "web", "path": ["data/web/*.jsonl.gz"], "files": 2, "format": ".jsonl.gz",
-        "column": "text", "bytes": size, "validation": [],
+        "column": "text", "bytes": size, "validation": [], "is_broken": False,
     }  # fmt: skip
     assert (found["file"], found["next"]) == ("new.yaml", "mixopt check new.yaml")
     config, written = load_config(out), out.read_bytes()  # which is accepted as it is
@@ -71,14 +71,14 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
 
 def test_a_held_out_split_alone_is_left_out_as_a_target_to_name(folder):
     jsonl(folder / "eval" / "a.jsonl", [{"text": t} for t in texts("exam")])
-    found = start_experiment(["data"], folder.parent / "new.yaml")
+    _, left_out = start_experiment(["data"], folder.parent / "new.yaml")
     hint = "a test split; name it under evaluation to use it"
-    assert found.left_out == (f"data/eval/a.jsonl: {hint}",)
+    assert left_out == [f"data/eval/a.jsonl: {hint}"]
 
 
 def parts_of(found):
     """Return the name, the file and the held-out file of each domain."""
-    return [(source.name, *source.paths, *source.validation) for source in found.sources]
+    return [(domain.name, *domain.path, *domain.validation) for domain in found[0]]
 
 
 def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
         ("web", "data/web/train.jsonl", "data/web/validation.jsonl"),
     ]
     left_out = ["LICENSES", *others[1:], "code/test.jsonl", "web/test.jsonl"]
-    said = sorted(line.partition(": ")[0] for line in found.left_out)
+    said = sorted(line.partition(": ")[0] for line in found[1])
     assert said == [f"data/{name}" for name in left_out]
     config = load_config(tmp_path / "new.yaml")
     assert config.corpus.domains["web"].validation == "data/web/validation.jsonl"
@@ -121,10 +121,10 @@ def test_odd_names_are_quoted_and_impossible_ones_left_out(tmp_path, monkeypatch
     for name in (r"a\b", "k: v", "yes", "z" * 220):
         for part in "pq":
             jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
-    found = start_experiment(["data"], file)
-    assert [source.name for source in found.sources] == ["k: v", "yes"]
-    assert len(found.left_out) == 2
-    assert all(line.endswith("; rename it") for line in found.left_out)
+    domains, left_out = start_experiment(["data"], file)
+    assert [domain.name for domain in domains] == ["k: v", "yes"]
+    assert len(left_out) == 2
+    assert all(line.endswith("; rename it") for line in left_out)
     config = load_config(file)
     assert config.name == "my-ber-plan.v2"
     assert list(config.corpus.domains) == ["k: v", "yes"]

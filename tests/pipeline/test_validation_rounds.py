@@ -12,9 +12,9 @@ from made_validation import made_validation
 import mixopt
 from mixopt.config import ValidateConfig
 from mixopt.mixture import Mixture
-from mixopt.pipeline import rounds, steps
-from mixopt.pipeline.rounds import worse_round, worse_text
+from mixopt.pipeline import steps, sweep
 from mixopt.pipeline.steps import validate_proposals
+from mixopt.pipeline.sweep import worse_round, worse_text
 from mixopt.run_directory import Run
 from mixopt.sweeps import TrialFolder, trial_paths
 from mixopt.trials import Losses, TrialResult, Trials
@@ -161,7 +161,7 @@ def test_runs_of_one_kind_make_nothing_worse():
 
 
 def test_a_round_that_makes_the_fit_worse_is_said(monkeypatch):
-    monkeypatch.setattr(rounds, "fit_of", lambda run, trials: trials.fit(regressors="linear"))
+    monkeypatch.setattr(sweep, "fit_of", lambda run, trials: trials.fit(regressors="linear"))
 
     def longer(n, loss):
         return loss if n < 12 else loss - 1.5

@@ -13,7 +13,7 @@ from mixopt.fitting import OBJECTIVE
 from mixopt.mixture import Mixture
 from mixopt.proposals import named
 from mixopt.reporting import figure_svg, plot_held_out, plot_responses, plot_validation
-from mixopt.reporting.evidence_figures import along_domain, near_trials
+from mixopt.reporting.figures import along_domain, near_trials
 
 AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})
 

@@ -6,8 +6,8 @@ from places import SUPPORT
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, RunError
-from mixopt.pipeline import check, trial_training
-from mixopt.pipeline.trial_training import with_start_hash
+from mixopt.pipeline import check, sweep
+from mixopt.pipeline.sweep import with_start_hash
 from mixopt.run_directory import Run, StartRecord, trial_records
 from mixopt.run_directory.steps import START_FILE
 from mixopt.sweeps import Job
@@ -74,7 +74,7 @@ def test_what_trials_begin_with_is_hashed_checked_and_measured_once(
     assert options["start"] == str(tmp_path)
     job = Job(config.proxy.name, options, corpus.path, Training(20_000, eval_tokens=2048))
     for _ in range(2):
-        trial_training._record_start(run, job, said.append)
+        sweep._record_start(run, job, said.append)
     assert said == [f"sweep: trials begin with {tmp_path} (weights {'ab' * 6})"]
     record = StartRecord.read(run.path)
     assert record.nats_per_token == dict.fromkeys(corpus.inventory, 2.5)
@@ -87,7 +87,7 @@ def test_a_proxy_of_ones_own_that_begins_with_nothing_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="its trials begin with random weights, no checkpoint"):
         trial_records._measured((name, options, None, None))
     with pytest.raises(ConfigError, match="from: trials of proxy 'a:B' begin with no checkpoint"):
-        trial_training._with_start(object(), "a:B")
+        sweep._with_start(object(), "a:B")
 
 
 def test_every_changed_byte_is_refused_in_a_line(folder):

@@ -1,0 +1,341 @@
+"""Train the trials of a run, in rounds; a fit on earlier trials chooses those of later rounds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixopt.config import Config
+from mixopt.corpus import corpus_hash
+from mixopt.errors import ConfigError, RunError
+from mixopt.fitting import OBJECTIVE, Fit
+from mixopt.mixture import Mixture
+from mixopt.pipeline.from_fit import fit_of
+from mixopt.proposals import (
+    Batch,
+    Surrogate,
+    anneal_effects,
+    anneal_lines,
+    best_candidate,
+    choose_batch,
+    draw_candidates,
+)
+from mixopt.run_directory import (
+    SWEEP,
+    VALIDATE,
+    Run,
+    StartRecord,
+    Step,
+    TrialExperts,
+    measure_start,
+    stated_objective,
+    usable_trials,
+)
+from mixopt.sweeps import GROUPS, ROUNDS, Job, run_trials
+from mixopt.system import FileShape, Say, first_few, read_json, write_json, write_table
+from mixopt.trials import (
+    MIN_WEIGHT,
+    Training,
+    Trial,
+    TrialResult,
+    Trials,
+    design_constraints,
+    first_stage,
+    make_proxy,
+    read_design,
+    settled,
+    stage_limits,
+    trial_seeds,
+    write_design,
+)
+
+CURVE_POINTS = 9  # evaluations of a trial before its end: every 10%
+MAX_NAMED = 5  # trials named in a line
+CRITICAL_ERRORS = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
+Train = Callable[[Sequence[Trial], int], list[TrialResult]]
+
+
+def sweep(run: Run, say: Say) -> None:
+    """Train the proxy on each mixture of the design and of later rounds."""
+    job = job_of(run, SWEEP)
+    _record_start(run, job, say)
+
+    def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
+        return train_trials(run, SWEEP, job, trials, say, planned)
+
+    trials, results = run_rounds(run, train, say)
+    table = Trials.from_results(
+        trials, results, proxy=run.config.proxy.name, targets=run.config.losses
+    )
+    is_phased = run.config.design.phases is not None
+    contents = {} if is_phased else run.corpus.contents
+    table = replace(table, contents=contents, is_phased=is_phased)
+    table.write(run.path / f"{SWEEP.trials}.parquet")
+    keep_experts(run, SWEEP, results, say)
+    say_unfinished(run, SWEEP, results, say)
+    _say_anneals(run, usable_trials(run, table), say)
+
+
+def train_trials(
+    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int = 0
+) -> list[TrialResult]:
+    """Train the trials of a step that have no result yet; return the results of all."""
+    return run_trials(
+        trials,
+        job,
+        step.trial_folder(run.path),
+        sweep=run.config.sweep,
+        title=step.name,
+        planned=planned,
+        say=say,
+    )
+
+
+def job_of(run: Run, step: Step) -> Job:
+    """Return the job that all trials of a step share."""
+    proxy, corpus = run.config.proxy, run.path / "corpus"
+    target = run.config.propose.target_tokens if proxy.simulate_epochs else None
+    training = Training(
+        run.config.validation_tokens if step is VALIDATE else proxy.tokens,
+        proxy.eval_every or 0,
+        proxy.eval_tokens,
+        proxy.device,
+        target_tokens=target,
+        inventory=None if target is None and proxy.mixture_format is None else run.inventory,
+        curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
+        phases=run.config.design.phases,
+    )
+    fingerprint = run.log.trial_fingerprint(step.name)
+    options, corpus_digest = proxy.all_options, corpus_hash(corpus)
+    return Job(proxy.name, options, corpus, training, corpus_digest, made_by=fingerprint)
+
+
+def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
+    """Write the expert assignments of the trials, if the proxy has experts."""
+    experts = TrialExperts.of(results)
+    if experts is None:
+        return
+    file = step.experts_file(run.path)
+    write_table(file, experts.table)
+    if experts.collapsed:
+        names = first_few(experts.collapsed, MAX_NAMED)
+        count = f"{len(experts.collapsed)} of {len(experts.by_trial())}"
+        how = f"mixopt experts {run.path}" if step is SWEEP else file
+        say(f"{step.name}: experts collapsed in {count} trials ({names}); see {how}")
+
+
+def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
+    """Report the trials that failed or diverged, and the command that trains them again."""
+    unfinished = [result for result in results if result.status != "finished"]
+    for result in unfinished:
+        say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
+    if unfinished:
+        count = f"{len(unfinished)} of {len(results)}"
+        command = run.command("--retry-failed")
+        say(f"{step.name}: {count} trials did not finish; to train them again: {command}")
+
+
+def _say_anneals(run: Run, table: Trials, say: Say) -> None:
+    anneals = run.config.design.anneals
+    if anneals is not None and (table.table["status"] == "finished").any():
+        objective = settled(stated_objective(run), table)
+        for line in anneal_lines(anneal_effects(table, objective, anneals)):
+            say(f"sweep: {line}")
+
+
+def with_start_hash(config: Config) -> Config:
+    """Return a configuration with the hash of the checkpoint that its trials start from."""
+    proxy = config.proxy
+    if proxy.start is None:
+        return config
+    unstarted = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    started = _with_start(unstarted, proxy.name)
+    options = proxy.options | {"start_hash": str(started.start_hash())}
+    return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
+
+
+def check_start(config: Config, proxy: Any) -> None:
+    """Check that the start checkpoint can be opened and uses the corpus's tokenizer."""
+    _with_start(proxy, config.proxy.name).start_hash()
+    check = getattr(proxy, "check_tokenizer", None)
+    if callable(check):
+        check(config.corpus.tokenizer)
+
+
+def _record_start(run: Run, job: Job, say: Say) -> None:
+    """Write the losses of the start checkpoint, once.
+
+    Its hash is an option of the proxy, so that other weights make another sweep.
+    """
+    if run.config.proxy.start is None or StartRecord.read(run.path) is not None:
+        return
+    weights = run.config.proxy.start_hash
+    losses = measure_start(job.proxy, job.options, job.corpus, job.training)
+    StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
+    say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
+
+
+def _with_start(proxy: Any, name: str) -> Any:
+    if not callable(getattr(proxy, "start_hash", None)):
+        raise ConfigError(
+            f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
+            " name: continued"
+        )
+    return proxy
+
+
+Frozen = dict[str, float] | None  # the mixture that the stage of a round holds frozen
+
+
+class _RoundsShape(FileShape, strict=True):
+    rounds: list[Frozen]
+
+
+def _chosen_rounds(path: Path) -> list[Frozen]:
+    """Return each chosen round in `rounds.json`."""
+    file = path / "trials" / ROUNDS
+    if not file.exists():
+        return []
+    try:
+        shape: _RoundsShape = read_json(file, _RoundsShape)
+    except RunError as error:
+        raise RunError(
+            f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
+            " trials are kept"
+        ) from error
+    return shape.rounds
+
+
+def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
+    """Train the first round, then choose and train the others; resumes.
+
+    A round in the design that `rounds.json` does not list yet is dropped, and chosen again.
+    """
+    planned, design = run.config.design.planned_rounds, run.path / "design.parquet"
+    trials, rounds = _recorded(run)
+    if len(trials) < len(read_design(design)):
+        write_design(trials, design)
+    results = train(trials, planned_trials(run))
+    frozen = Mixture(rounds[-1]) if rounds and rounds[-1] else None
+    for number in range(len(rounds) + 1, len(planned)):
+        batch, frozen = choose_round(run, trials, results, number, frozen)
+        trials = [*trials, *_named(run, trials, batch, number)]
+        write_design(trials, design)
+        rounds.append(None if frozen is None else dict(frozen))
+        say(
+            f"sweep: round {number + 1} of {len(planned)}: {len(batch.weights_BD)} mixtures chosen"
+            f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
+        )
+        write_json(run.path / "trials" / ROUNDS, {"rounds": rounds})
+        results = train(trials, planned_trials(run))
+    return trials, results
+
+
+def choose_round(
+    run: Run,
+    trials: Sequence[Trial],
+    results: Sequence[TrialResult],
+    number: int,
+    frozen: Mixture | None,
+) -> tuple[Batch, Mixture | None]:
+    """Choose the mixtures of a round by a fit on earlier trials.
+
+    Returns the batch, and the mixture that the round's stage holds frozen; `frozen` is that of the
+    stage before.
+    """
+    config, seed = run.config, run.config.seed + number
+    all_trials = Trials.from_results(
+        trials, results, proxy=config.proxy.name, targets=config.losses
+    )
+    table = usable_trials(run, all_trials)
+    objective = settled(stated_objective(run), table)
+    _check_finished(run, table, results, number)
+    surrogate = Surrogate.of(fit_of(run, table, objective, f"choosing round {number + 1}"))
+    limits = design_constraints(config.design, run.natural, run.constraints)
+    natural_D, stages = run.natural.array, config.design.stages
+    if stages:
+        before = first_stage(config.design, run.natural, limits)
+        if frozen is not None:
+            before = stage_limits(stages[number - 1], frozen, limits)
+        best_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
+        frozen = Mixture.from_array(run.natural.domains, best_D)
+        limits = stage_limits(stages[number], frozen, limits)
+    allowed = limits.allowed if stages else limits.simplex
+    candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
+    batch = choose_batch(
+        surrogate,
+        candidates_KD,
+        config.design.planned_rounds[number],
+        taken_ND=table.weights(),
+        seed=seed,
+    )
+    return batch, frozen
+
+
+def planned_trials(run: Run) -> int:
+    """Count all planned trials, including later rounds."""
+    trials, rounds = _recorded(run)
+    return len(trials) + sum(run.config.design.planned_rounds[len(rounds) + 1 :])
+
+
+def _recorded(run: Run) -> tuple[list[Trial], list[Frozen]]:
+    rounds = _chosen_rounds(run.path)
+    trials = read_design(run.path / "design.parquet")
+    return [trial for trial in trials if trial.round <= len(rounds)], rounds
+
+
+def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
+    first = sum(run.config.design.planned_rounds[:number])
+    names = [f"t{first + i:04d}" for i in range(len(batch.weights_BD))]
+    seeds = trial_seeds([*(trial.name for trial in trials), *names], seed=run.config.seed)
+    domains = run.natural.domains
+    mixtures = [Mixture.from_array(domains, weights_D) for weights_D in batch.weights_BD]
+    return [
+        Trial(name, mixture, seeds[name], "chosen", number)
+        for name, mixture in zip(names, mixtures, strict=True)
+    ]
+
+
+def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
+    min_mixtures = run.config.fit.folds
+    finished = len(set(table.finished.mixtures))
+    if finished >= min_mixtures:
+        return
+    failed = next((result for result in results if result.status != "finished"), None)
+    why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
+    raise RunError(
+        f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
+        f" chosen: trials of {finished} mixtures have finished, and a fit needs {min_mixtures}{why}"
+        f"; fix that and run {run.command('--retry-failed')}, or set design.rounds: off"
+    )
+
+
+def worse_round(run: Run, fit: Fit) -> str | None:
+    """Fit a run without its last round; return a line if that predicts earlier trials better."""
+    trials = fit.trials
+    last = max(trials.table["round"].to_list())
+    if last == 0:
+        return None
+    earlier = trials.table.filter(trials.table["round"] < last)
+    before = fit_of(run, replace(trials, table=earlier))
+    return worse_text(before, fit, "the trials of the last round")
+
+
+def worse_text(before: Fit, after: Fit, further_runs: str) -> str | None:
+    """Return a line if further runs made held-out predictions of earlier trials worse."""
+    names, squares = before.trials.table["trial"].to_list(), []
+    for fit in (before, after):
+        rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
+        rows = rows.filter(rows["trial"].is_in(names))
+        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
+    more_N = squares[1] - squares[0]
+    if more_N.mean() <= CRITICAL_ERRORS * more_N.std() / np.sqrt(len(more_N)):
+        return None
+    errors = [float(np.sqrt(squares_N.mean())) for squares_N in squares]
+    return (
+        f"with {further_runs} the fit predicts the earlier trials worse on held-out folds (error"
+        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, or far from where"
+        " the law holds"
+    )
