@@ -227,7 +227,7 @@ def fit_command(
 
     The unit of losses and groups of them are fields of --objective FILE.
     """
-    from mixopt.config import one_of
+    from mixopt.config import ObjectiveConfig, one_of
     from mixopt.objective import Scale
     from mixopt.pipeline import read_tables
 
@@ -260,7 +260,9 @@ def fit_command(
         "direction": read_directions(direction or ()),
         "scale": one_of("--scale", scale, get_args(Scale)),
     }
-    unit = None if goal is None or isinstance(goal, tuple) else goal.stated_unit
+    unit = None
+    if isinstance(goal, ObjectiveConfig) and "unit" in goal.model_fields_set:
+        unit = goal.unit
     trials = read_tables(sources, unit=unit, **left_out(ignore))
     if backtest or out is None:
         from mixopt.reporting import backtest_text, write_backtest

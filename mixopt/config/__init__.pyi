@@ -15,7 +15,6 @@ from .experiment import (
     FitConfig as FitConfig,
     SweepConfig as SweepConfig,
     TrackingConfig as TrackingConfig,
-    dump_config as dump_config,
     experiment_urls as experiment_urls,
     is_recipe as is_recipe,
     load_config as load_config,

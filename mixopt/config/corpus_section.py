@@ -371,7 +371,7 @@ def _sizes(
     source: str | Path | Mapping[str, Any], domains: Iterable[str]
 ) -> tuple[str, dict[str, SizeConfig]]:
     """Return the name of a source of sizes for errors, and the size of each listed domain."""
-    where, content = given_content("inventory", source)
+    content, where = given_content("inventory", source)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"

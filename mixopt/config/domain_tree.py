@@ -116,11 +116,10 @@ def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]
         rows = table.select(pl.col(columns).cast(pl.String)).unique().collect().rows()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ValueError(f"{branch}.by: {file}: {' '.join(str(error).split())[:200]}") from error
-    for row in rows:
-        for name, value in zip(columns, row, strict=True):
-            if value is None or not value.strip():
-                raise ValueError(
-                    f"{branch}.by: {file}: rows without a value in column {name!r}; fill them in,"
-                    " or remove these rows"
-                )
+    for place, name in enumerate(columns):
+        if not all(row[place] and row[place].strip() for row in rows):
+            raise ValueError(
+                f"{branch}.by: {file}: rows without a value in column {name!r}; fill them in,"
+                " or remove these rows"
+            )
     return set(rows)

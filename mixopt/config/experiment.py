@@ -41,7 +41,6 @@ from mixopt.config.sections import (
     Positive,
     Section,
     checked,
-    dump_sections,
     given_content,
     optional,
     pattern_faults,
@@ -88,8 +87,7 @@ class CommandFields(Section):
     @property
     def command_fields(self) -> dict[str, Any]:
         """The fields that are not None, by name."""
-        fields = {name: getattr(self, name) for name in CommandFields.model_fields}
-        return {name: value for name, value in fields.items() if value is not None}
+        return self.model_dump(include=set(CommandFields.model_fields), exclude_none=True)
 
 
 class ProxyConfig(CommandFields):
@@ -247,28 +245,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
     return config
 
 
-def dump_config(config: Config) -> dict[str, Any]:
-    """Return the resolved configuration as plain values, with defaults that are not null."""
-    content: dict[str, Any] = dump_sections(config)
-    return content
-
-
 def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
     """Return constraints as checked values, from a file or from plain values."""
-    where, content = given_content("constraints", source)
-    return checked(ConstraintsConfig, content, where)
+    return checked(ConstraintsConfig, *given_content("constraints", source))
 
 
 def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
     """Return an objective as checked values, from a file or from plain values."""
-    where, content = given_content("objective", source)
-    return checked(ObjectiveConfig, content, where)
+    return checked(ObjectiveConfig, *given_content("objective", source))
 
 
-def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
+def plugins_named(config: Config) -> Iterable[tuple[Location | str, PluginKind, str]]:
     """Yield the plug-ins that a configuration names: field, kind and name."""
-    yield ("proxy", "name"), "proxy", config.proxy.name
-    yield ("sweep", "executor"), "executor", config.sweep.executor
+    yield "proxy.name", "proxy", config.proxy.name
+    yield "sweep.executor", "executor", config.sweep.executor
     for place, name in enumerate(config.fit.regressors):
         yield ("fit", "regressors", place), "regressor", name
 
@@ -290,7 +280,7 @@ _DOMAINS: Location = ("corpus", "domains")
 
 def _faults(config: Config) -> Iterable[Fault]:
     """Yield faults across sections that are valid on their own."""
-    corpus, design, proxy = config.corpus, config.design, config.proxy
+    corpus, anneals = config.corpus, config.design.anneals
     yield from unusable_names(corpus, config.evaluation)
     yield from url_faults(experiment_urls(config))
     yield from _objective_faults(config)
@@ -299,46 +289,44 @@ def _faults(config: Config) -> Iterable[Fault]:
     for location, kind, name in plugins_named(config):
         if ":" not in name and name not in (names := plugin_names(kind)):
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, names)}"
-    yield from _command_faults(proxy, [*corpus.domains, *config.targets])
+    yield from _command_faults(config.proxy, [*corpus.domains, *config.targets])
     yield from _start_faults(config)
     yield from _text_faults(config)
     yield from _epoch_faults(config)
-    if CONTROL in config.validation.baselines and design.anneals is None:
-        message = f"{CONTROL!r} exists only with design.method: anneals"
-        yield ("validate", "baselines"), message
+    if CONTROL in config.validation.baselines and anneals is None:
+        yield "validate.baselines", f"{CONTROL!r} exists only with design.method: anneals"
     for name, weights in config.validation.baselines.items():
         fault = None if weights is None else share_fault(weights, corpus.domains)
         if fault is not None:
             yield ("validate", "baselines", name), fault
     yield from _design_faults(config)
-    if design.anneals is not None:
-        yield from _anneal_faults(design.anneals, corpus.domains)
+    if anneals is not None:
+        yield from _anneal_faults(anneals, list(corpus.domains))
 
 
 def _design_faults(config: Config) -> Iterable[Fault]:
     proxy, names = config.proxy, list(config.corpus.domains)
-    if config.design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format):
-        is_counting = proxy.name == "ngram"
-        why = "ignores the order of its text" if is_counting else "writes a single mixture"
-        field = "name" if is_counting else "mixture_format"
-        yield ("proxy", field), f"{getattr(proxy, field)} {why}; remove design.phases"
+    if config.design.phases is not None:
+        if proxy.name == "ngram":
+            yield "proxy.name", "ngram ignores the order of its text; remove design.phases"
+        if tool := proxy.mixture_format:
+            yield "proxy.mixture_format", f"{tool} writes a single mixture; remove design.phases"
     if config.design.stages and len({n.rpartition("/")[0] or n for n in names}) == len(names):
         message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
-        yield ("design", "stages"), message
+        yield "design.stages", message
 
 
-def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[Fault]:
-    place, names = ("design", "anneals"), list(domains)
+def _anneal_faults(anneals: AnnealsConfig, names: Sequence[str]) -> Iterable[Fault]:
+    place = "design.anneals.sources"
     for name in anneals.sources:
         if name not in names:
-            message = f"unknown domain {name!r}{did_you_mean(name, names)}"
-            yield (*place, "sources", name), message
+            yield place, f"unknown domain {name!r}{did_you_mean(name, names)}"
     if set(names) <= set(anneals.sources):
-        yield (*place, "sources"), "every domain is a source, so none is left for the base"
+        yield place, "every domain is a source, so none is left for the base"
     if isinstance(anneals.base, dict):
         fault = share_fault(dict.fromkeys(anneals.sources, 0.0) | anneals.base, names)
         if fault is not None:
-            yield (*place, "base"), fault
+            yield "design.anneals.base", fault
 
 
 def _objective_faults(config: Config) -> Iterable[Fault]:
@@ -350,22 +338,22 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
     try:
         chosen = config.resolved_objective
     except ValueError as error:
-        yield ("objective",), str(error)
+        yield "objective", str(error)
         return
     faults = list(objective_faults(chosen, config.losses))
     yield from faults
     mixed = None if faults else mixed_units(chosen, chosen_losses(chosen, config.losses).weights)
     if mixed is not None:
-        yield ("objective",), mixed
+        yield "objective", mixed
     if config.objective.noise == "leave_out" and config.design.replicates == 0:
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
-        yield ("objective", "noise"), f"{message} more, or remove objective.noise"
+        yield "objective.noise", f"{message} more, or remove objective.noise"
     if chosen.hinge is None or faults or config.design.replicates:
         return
     items = chosen_losses(chosen, config.losses).items
     for name in [loss for loss in config.losses if loss not in items][:1]:
         message = f"the noise of {name!r} is unknown: set design.replicates to 2 or more"
-        yield ("objective", "hinge"), message
+        yield "objective.hinge", message
 
 
 def _pattern_faults(config: Config) -> Iterable[Fault]:
@@ -388,11 +376,11 @@ def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault
     if proxy.name != COMMAND:
         for name in fields:
             message = f"applies only to your own trainer: set name: {COMMAND}, or remove it"
-            yield ("proxy", name), message
+            yield f"proxy.{name}", message
         return
     for name in ("run", "result"):
         if name not in fields:
-            yield ("proxy", name), f"is missing: name: {COMMAND} needs 'run' and 'result'"
+            yield f"proxy.{name}", f"is missing: name: {COMMAND} needs 'run' and 'result'"
     for name in proxy.losses if isinstance(proxy.losses, dict) else ():
         if name not in losses:
             yield ("proxy", "losses", name), f"unknown {KIND} {name!r}{did_you_mean(name, losses)}"
@@ -402,18 +390,17 @@ def _start_faults(config: Config) -> Iterable[Fault]:
     proxy, rails = config.proxy, config.constraints.guardrails
     if proxy.name == CONTINUED and proxy.start is None:
         message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
-        yield ("proxy", "from"), f"{message} a folder of transformers"
+        yield "proxy.from", f"{message} a folder of transformers"
     if proxy.start is not None and is_recipe(proxy.start):
         message = "is a configuration: train it with mixopt pretrain, and name its run directory"
-        yield ("proxy", "from"), message
+        yield "proxy.from", message
     if proxy.name in _FROM_RANDOM_WEIGHTS and proxy.start is not None:
         message = f"trials of proxy {proxy.name!r} start from random weights: set name:"
-        yield ("proxy", "from"), f"{message} {CONTINUED}, or remove it"
+        yield "proxy.from", f"{message} {CONTINUED}, or remove it"
     if rails is not None and rails.reference == "base" and proxy.start is None:
         message = "base is the checkpoint that trials start from, but these have none: set"
-        place = ("constraints", "guardrails", "reference")
         hint = "proxy: {name: continued, from: ...}, losses by name, or natural"
-        yield place, f"{message} {hint}"
+        yield "constraints.guardrails.reference", f"{message} {hint}"
 
 
 def _text_faults(config: Config) -> Iterable[Fault]:
@@ -425,7 +412,7 @@ def _text_faults(config: Config) -> Iterable[Fault]:
             f"the run would train {corpus.tokenizer}, but {tokens!r} is already tokenised: name"
             " its tokenizer, or a folder with its tokenizer.json"
         )
-        yield ("corpus", "tokenizer"), message
+        yield "corpus.tokenizer", message
     places: dict[Location, Mapping[str, SourceConfig]] = {
         _DOMAINS: corpus.domains,
         ("evaluation",): config.evaluation,
@@ -447,17 +434,17 @@ def _text_faults(config: Config) -> Iterable[Fault]:
             f"is {objective_unit}, but losses of {absent[0][-1]!r}, whose text is not available "
             f"here, are known only in proxy.unit: set objective.unit: {unit}"
         )
-        yield ("objective", "unit"), message
+        yield "objective.unit", message
 
 
 def _epoch_faults(config: Config) -> Iterable[Fault]:
     target, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
-    if target is None and config.constraints.max_epochs is not None:
-        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
-    if target is None and simulates:
-        yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
-    lengths = {"proxy": config.proxy.tokens, "validate": config.validation_tokens}
-    for section, tokens in lengths.items():
+    limited = {"constraints.max_epochs": config.constraints.max_epochs is not None}
+    for field, is_given in {**limited, "proxy.simulate_epochs": simulates}.items():
+        if target is None and is_given:
+            yield field, "needs propose.target_tokens, the length of the run"
+    lengths = {"proxy.tokens": config.proxy.tokens, "validate.tokens": config.validation_tokens}
+    for field, tokens in lengths.items():
         if simulates and target is not None and tokens > target:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {target})"
-            yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
+            yield field, f"{message}, so its epochs cannot be simulated"

@@ -82,9 +82,7 @@ class ValidateConfig(Section):
     )
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
-        default_factory=lambda: dict[str, Any](
-            natural=None, uniform=None, unimax=None, best_trial=None
-        ),
+        default_factory=lambda: dict.fromkeys(("natural", "uniform", "unimax", "best_trial")),
         description="baselines of proposals: natural, uniform, unimax, best_trial,"
         " {best_trial: N}, {NAME: weights or a file}",
     )

@@ -37,17 +37,16 @@ class TaskSetConfig(Section):
     family: str | None = optional("tasks of one family are averaged first")
 
 
-def _path_alone(value: Any) -> Any:
-    """Accept a path in place of a set."""
-    return {"path": value} if isinstance(value, str) else value
-
-
 class TasksConfig(Section):
     """Tasks that each trial is scored on, at the end and at `proxy.eval_every`."""
 
-    sets: dict[str, Annotated[TaskSetConfig, BeforeValidator(_path_alone)]] = Field(
-        description="by name: a file of items, or its path and family", min_length=1
-    )
+    sets: dict[
+        str,
+        Annotated[
+            TaskSetConfig,
+            BeforeValidator(lambda given: {"path": given} if isinstance(given, str) else given),
+        ],
+    ] = Field(description="by name: a file of items, or its path and family", min_length=1)
     root: str | None = optional("folder or URL of relative paths; default: working directory")
     items: Positive = Field(
         200, description="maximum items of each task, chosen by a hash of their ids"
@@ -127,11 +126,6 @@ class ObjectiveConfig(Section):
         """Names and globs of the minimised losses."""
         patterns = [pattern for _, pattern, _ in _patterns(self)]
         return patterns if self.hinge is None else [*patterns, "*"]
-
-    @property
-    def stated_unit(self) -> Literal["nats_per_token", "bits_per_byte"] | None:
-        """The unit, if it is stated."""
-        return self.unit if "unit" in self.model_fields_set else None
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:
@@ -248,9 +242,8 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
     yield from faults
     if faults:
         return
-    for kind in ("target", "hinge"):
-        single = getattr(config, kind)
-        names = () if single is None else chosen(single, evaluation)
+    for kind, single in (("target", config.target), ("hinge", config.hinge)):
+        names = chosen(single, evaluation) if single else ()
         if len(names) > 1:
             message = (
                 f"{single!r} matches {len(names)} evaluation domains, such as {names[0]!r} and"

@@ -29,7 +29,7 @@ from mixopt.system import (
 )
 
 Location = FieldPlace
-Fault = tuple[Location, str]  # the field and the error
+Fault = tuple[Location | str, str]  # the field, as its parts or as `section.field`; the error
 FILES = "files"  # key of a validation context: whether files that a section names are read
 _DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 _COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
@@ -144,15 +144,6 @@ def checked(section: type[SectionType], content: Any, where: str) -> SectionType
         raise ConfigError(f"{place}: {message}") from error
 
 
-def weights_in(path: str) -> dict[str, Any]:
-    """Return the weights in a mixture file, such as a recommendation, unchecked."""
-    content = read_yaml(local_path(path))
-    weights = content.get("weights", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict):
-        raise ConfigError(f"{path}: expected 'weights:' with a number for each domain")
-    return weights
-
-
 def from_file(value: Any, info: ValidationInfo) -> Any:
     """Read the weights of a mixture file; return any other value unchanged."""
     if not isinstance(value, str) or value == "natural":
@@ -160,9 +151,13 @@ def from_file(value: Any, info: ValidationInfo) -> Any:
     if not (info.context or {}).get(FILES, True):
         raise ValueError(f"{value!r} is a file; a recorded configuration must contain the weights")
     try:
-        return weights_in(value)
+        content = read_yaml(local_path(value))
     except MixoptError as error:
         raise ValueError(str(error)) from error
+    weights = content.get("weights", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise ValueError(f"{value}: expected 'weights:' with a number for each domain")
+    return weights
 
 
 def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
@@ -174,8 +169,8 @@ def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None
     return None
 
 
-def given_content(name: str, source: Any) -> tuple[str, Any]:
-    """Return the name of a value for errors, and the value, or the content of a file.
+def given_content(name: str, source: Any) -> tuple[Any, str]:
+    """Return a value, or the content of a file, and its name for errors.
 
     The content may be under the key `name:`, as in an experiment's file.
     """
@@ -185,7 +180,7 @@ def given_content(name: str, source: Any) -> tuple[str, Any]:
         with naming(path, where):
             source = read_yaml(path)
     is_section = isinstance(source, Mapping) and list(source) == [name]
-    return where, source[name] if is_section else source
+    return source[name] if is_section else source, where
 
 
 def read_sections(
@@ -280,12 +275,12 @@ def _override(content: dict[str, Any], override: str) -> Location:
 
 def _located(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
     """Return the message of a fault with the line of the file, or the override."""
-    location, message = fault
-    parts = tuple(
-        part for key in location for part in (str(key).split("/") if "/" in str(key) else [key])
+    field, message = fault
+    location: Location = tuple(field.split(".")) if isinstance(field, str) else field
+    nested = tuple(
+        part for key in location for part in (key.split("/") if isinstance(key, str) else [key])
     )
-    places = [location, parts] if parts != location else [location]
-    inside = (place[:length] for place in reversed(places) for length in range(len(place), 0, -1))
+    inside = (place[:end] for place in (nested, location) for end in range(len(place), 0, -1))
     where = next((origins[place] for place in inside if place in origins), str(path))
     return f"{where}: {dotted(location) or 'the file'}: {message}"
 

@@ -24,8 +24,8 @@ from mixopt.errors import ConfigError, CorpusError
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_text
 
-BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
+BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -103,45 +103,45 @@ def domains_text(domains: Sequence[FoundDomain]) -> str:
 
 def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path], out: Path) -> str:
     """Return the YAML of an experiment, with comments."""
-    tokenizer = _tokenizer(sum(source.bytes for source in sources))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-") or "mixopt"
+    indent = "\n    "
+    domains = indent.join(_yaml({s.name: {**s.fields, "bytes": s.bytes}}) for s in sources)
+    is_broken = any(source.is_broken for source in sources)
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(sources)))
-    quoted = shlex.quote(str(out))
-    run_name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-") or "mixopt"
-    skip = any(source.is_broken for source in sources)
-    lines = [
-        "# How much of each domain should a model be trained on? Written by",
-        f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
-        f"# Check it:  mixopt check {quoted}",
-        f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
-        _yaml({"name": run_name}),
-        "corpus:",
-        f"  tokenizer: {tokenizer:<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
-        "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
-        *(["  on_bad_document: skip   # some rows cannot be read; error stops there"] * skip),
-        "  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9",
-        "  domains:",
-        *(f"    {_yaml({s.name: {**s.fields, 'bytes': s.bytes}})}" for s in sources),
-        "# A target is evaluated and never trained on. Name the one that you care about,",
-        "# and set",
-        "# objective: {target: exams}",
-        "# evaluation:",
-        "#   exams: {path: data/exams.jsonl}",
-        "objective:   # what is minimised: the mean of these losses, with these weights",
-        "  mean:",
-        *(f"    {_yaml({source.name: 1})}" for source in sources),
-        "design:",
-        "  method: axial    # one mixture for each domain first, then random ones",
-        f"  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision",
-        "proxy:             # the small model that is trained on each mixture",
-        f"  name: {_proxy()}",
-        "  tokens: 500_000  # of each trial; more tokens separate mixtures better",
-        "validate:",
-        "  seeds: 3         # the proposal is trained against natural, uniform and others",
-        "# The run that the mixture is for: no domain is repeated more often than this in it.",
-        "# propose: {target_tokens: 25e9}",
-        "# constraints: {max_epochs: 4}",
-    ]
-    return "\n".join(lines) + "\n"
+    skip = "  on_bad_document: skip   # some rows cannot be read; error stops there\n"
+    return f"""\
+# How much of each domain should a model be trained on? Written by
+#   mixopt {shlex.join(["init", *map(str, paths), "--out", str(out)])}
+# Check it:  mixopt check {shlex.quote(str(out))}
+# Run it:    mixopt run {shlex.quote(str(out))}      (interrupted, the same command resumes)
+{_yaml({"name": name})}
+corpus:
+  tokenizer: {_tokenizer(sources):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer
+  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough
+{skip if is_broken else ""}\
+  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9
+  domains:
+    {domains}
+# A target is evaluated and never trained on. Name the one that you care about,
+# and set
+# objective: {{target: exams}}
+# evaluation:
+#   exams: {{path: data/exams.jsonl}}
+objective:   # what is minimised: the mean of these losses, with these weights
+  mean:
+    {indent.join(_yaml({source.name: 1}) for source in sources)}
+design:
+  method: axial    # one mixture for each domain first, then random ones
+  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision
+proxy:             # the small model that is trained on each mixture
+  name: {_proxy()}
+  tokens: 500_000  # of each trial; more tokens separate mixtures better
+validate:
+  seeds: 3         # the proposal is trained against natural, uniform and others
+# The run that the mixture is for: no domain is repeated more often than this in it.
+# propose: {{target_tokens: 25e9}}
+# constraints: {{max_epochs: 4}}
+"""
 
 
 def _yaml(content: dict[str, Any]) -> Any:
@@ -150,8 +150,9 @@ def _yaml(content: dict[str, Any]) -> Any:
     return yaml.safe_dump(content, allow_unicode=True, **style).strip()[1:-1]
 
 
-def _tokenizer(total: int) -> str:
-    return "bpe:8192" if total >= BPE_FROM and find_spec("tokenizers") else "bytes"
+def _tokenizer(sources: Sequence[FoundDomain]) -> str:
+    is_large = sum(source.bytes for source in sources) >= BPE_FROM
+    return "bpe:8192" if is_large and find_spec("tokenizers") else "bytes"
 
 
 def _proxy() -> str:

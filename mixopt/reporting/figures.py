@@ -6,20 +6,18 @@ mixture; many domains have a bar for the first mixture and markers for the other
 Shapes: N trials or mixtures, D domains, P points of a front, K points of a slice, S seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
-from mixopt.fitting import CEILING, OBJECTIVE
+from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import SHOWN, UNITS, unit_text, value_text
-from mixopt.proposals import named
+from mixopt.proposals import Front, Proposal, Recommendation, Validation, named
 from mixopt.reporting.figure_style import (
     ACCENT,
     FAINT,
@@ -50,15 +48,11 @@ from mixopt.reporting.figure_style import (
     written,
 )
 from mixopt.system import Array, name_text, rank_text, share_text
+from mixopt.trials import Trials
 
-if TYPE_CHECKING:
-    from mixopt.fitting import Fit
-    from mixopt.proposals import Front, Proposal, Recommendation, Validation
-    from mixopt.trials import Trials
-
-    Shares: TypeAlias = Mapping[str, float]
-    At: TypeAlias = Proposal | Recommendation | Shares
-    MixturesLike: TypeAlias = At | Mapping[str, Shares]
+Shares: TypeAlias = Mapping[str, float]
+At: TypeAlias = Proposal | Recommendation | Shares
+MixturesLike: TypeAlias = At | Mapping[str, Shares]
 
 MAX_BARS = 4  # mixtures with a bar each
 SUBJECTS = ("recommended", "proposed", "mixture")  # labels that look like the run's choice
@@ -193,8 +187,8 @@ def _by_name(shares: MixturesLike) -> dict[str, Shares]:
     if not shares:
         raise ConfigError("a figure of no mixtures was requested: give it one")
     if not isinstance(next(iter(shares.values())), Mapping):
-        return {"mixture": cast("Shares", shares)}
-    mixtures = dict(cast("Mapping[str, Shares]", shares))
+        return {"mixture": cast(Shares, shares)}
+    mixtures = dict(cast(Mapping[str, Shares], shares))
     first = next(iter(mixtures))
     for name, mixture in mixtures.items():
         for odd in sorted(set(mixture) ^ set(mixtures[first])):
@@ -276,7 +270,7 @@ def plot_responses(
     fit: Fit, at: At, *, target: str | None = None, domains: Sequence[str] | None = None
 ) -> Figure:
     """Plot the prediction along each domain's share, with its 90% interval and the trials."""
-    mixture = Mixture(cast("Any", getattr(at, "mixture", at))).over(fit.domains)
+    mixture = Mixture(getattr(at, "mixture", cast(Any, at))).over(fit.domains)
     axis, factor, column = _shown(fit, target)
     check_known(domains or (), fit.domains, "domain")
     names = list(domains or largest_domains([mixture], MAX_PANELS))

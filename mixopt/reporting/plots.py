@@ -5,16 +5,16 @@ mixture use by default the recommended one, before validation the proposed one, 
 trial with the lowest predicted objective.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from mixopt.fitting import Fit
 from mixopt.mixture import Mixture
+from mixopt.proposals import Proposal, Recommendation
 from mixopt.reporting.figure_style import Figure
 from mixopt.reporting.figures import (
+    At,
     plot_cells,
     plot_design,
     plot_held_out,
@@ -22,14 +22,8 @@ from mixopt.reporting.figures import (
     plot_responses,
     plot_validation,
 )
-
-if TYPE_CHECKING:
-    from mixopt.fitting import Fit
-    from mixopt.proposals import Proposal, Recommendation
-    from mixopt.run_directory import Run
-    from mixopt.trials import Trials
-
-    At: TypeAlias = Proposal | Recommendation | Mapping[str, float]
+from mixopt.run_directory import Run
+from mixopt.trials import Trials
 
 
 class _Figures:

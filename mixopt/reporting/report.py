@@ -7,12 +7,10 @@ Every number is read from the run directory, so that the same run gives the same
 names no host, no user and no absolute path.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +18,7 @@ from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
-from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
+from mixopt.fitting import CEILING, OBJECTIVE, Backtest, Fit, readiness
 from mixopt.mixture import branch_shares
 from mixopt.objective import gain_text, size_text, unit_text
 from mixopt.proposals import Comparison, is_proposal, named
@@ -51,9 +49,6 @@ from mixopt.system import (
     without_folders,
     write_text,
 )
-
-if TYPE_CHECKING:
-    from mixopt.fitting import Backtest
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # order of rows
 MAX_LOADINGS = 2  # largest of a factor

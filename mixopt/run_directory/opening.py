@@ -1,14 +1,12 @@
 """Create, open and lock a run directory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
+from mixopt.config import Config, dump_sections, load_config
 from mixopt.errors import RunError, is_control
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step_log import RECORD
@@ -23,9 +21,6 @@ from mixopt.system import (
     write_text,
 )
 
-if TYPE_CHECKING:
-    from mixopt.config import Config
-
 HEADER = "The resolved configuration of this run; written by mixopt."
 MAX_RUNS = 20  # listed in a message
 
@@ -39,8 +34,6 @@ def open_run(
     trust: bool = False,
 ) -> Run:
     """Create a run directory, or open one with the same configuration."""
-    from mixopt.config import dump_config
-
     run = Run(Path(path), config, source, trust)
     record = run.path / RECORD
     if redo is not None:
@@ -49,7 +42,7 @@ def open_run(
     if record.exists():
         for step in STEPS:
             run.is_done(step.name)
-    content = yaml.safe_dump(dump_config(config), sort_keys=False, allow_unicode=True)
+    content = yaml.safe_dump(dump_sections(config), sort_keys=False, allow_unicode=True)
     text = sealed_text(content, HEADER)
     if not record.exists() or read_bytes(record) != text.encode():
         write_text(record, text)
@@ -95,8 +88,6 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
         >>> run
         Run('runs/mine': 7 of 7 steps done)
     """
-    from mixopt.config import load_config
-
     path = Path(path)
     record = path / RECORD
     if not record.exists():

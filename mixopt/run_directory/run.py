@@ -10,10 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mixopt import config as settings, constraints as limits, corpus, fitting, proposals, trials
+import polars as pl
+
+from mixopt.config import Config, ConstraintsConfig, dump_sections, read_constraints
+from mixopt.constraints import Constraints
+from mixopt.corpus import Corpus, true_inventory
 from mixopt.errors import MixoptError, RunError, plain_line
+from mixopt.fitting import Fit, ObjectiveLike, Repetition
 from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
+from mixopt.proposals import (
+    ConstraintsLike,
+    Forecast,
+    Proposal,
+    ProposalRequest,
+    Recommendation,
+    Validation,
+    anneal_effects,
+    predict_mixture,
+    predict_own_mixture,
+    propose_mixture,
+)
 from mixopt.run_directory.step_log import RECORD, CheckedPart, StepLog
 from mixopt.run_directory.steps import (
     DESIGN,
@@ -26,25 +43,12 @@ from mixopt.run_directory.steps import (
     VALIDATE,
     step_named,
 )
+from mixopt.run_directory.trial_records import StartRecord, collapsed_trials
 from mixopt.system import Trust, git_commit
+from mixopt.trials import Trial, Trials, read_design, settled, without_flat_tasks
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from mixopt.config import Config
-    from mixopt.constraints import Constraints
-    from mixopt.corpus import Corpus
-    from mixopt.fitting import Fit, ObjectiveLike, Repetition
-    from mixopt.proposals import (
-        ConstraintsLike,
-        Forecast,
-        Proposal,
-        ProposalRequest,
-        Recommendation,
-        Validation,
-    )
     from mixopt.reporting import RunPlots
-    from mixopt.trials import Trial, Trials
 
 
 @dataclass(frozen=True)
@@ -93,23 +97,23 @@ class Run:
     @cached_property
     def log(self) -> StepLog:
         """Outputs and states of the steps."""
-        return StepLog(self.path, settings.dump_config(self.config), self.command)
+        return StepLog(self.path, dump_sections(self.config), self.command)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The token shards by domain."""
-        return corpus.Corpus.open(self.path / "corpus", verify=False)
+        return Corpus.open(self.path / "corpus", verify=False)
 
     @cached_property
     def design(self) -> list[Trial]:
         """The trials to run."""
-        return trials.read_design(self.path / DESIGN.outputs[0])
+        return read_design(self.path / DESIGN.outputs[0])
 
     @cached_property
     def trials(self) -> Trials:
         """The table of mixtures and losses."""
         self.log.require(SWEEP.name)
-        return usable_trials(self, trials.Trials.read(self.path / "trials.parquet"))
+        return usable_trials(self, Trials.read(self.path / "trials.parquet"))
 
     @cached_property
     def anneals(self) -> pl.DataFrame:
@@ -124,14 +128,14 @@ class Run:
                 f"{self.path}: its trials are no microanneals (design.method:"
                 f" {design.method}); method: anneals makes some"
             )
-        return proposals.anneal_effects(self.trials, self.objective, design.anneals)
+        return anneal_effects(self.trials, self.objective, design.anneals)
 
     @cached_property
     def fit(self) -> Fit:
         """The chosen regressor and the cross-validation report."""
         self.log.require(FIT.name)
         names: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
-        fit = fitting.Fit.load(self.path / "fit", trust=self.trust or names)
+        fit = Fit.load(self.path / "fit", trust=self.trust or names)
         with suppress(MixoptError):  # without sizes, only epochs are unknown
             fit = replace(fit, inventory=self.inventory)
         return fit
@@ -145,22 +149,22 @@ class Run:
         self.log.require(PROPOSE.name)
         path = self.path / PROPOSAL
         if self.log.state(PROPOSE.name).state != "edited":
-            return proposals.Proposal.from_file(path)
+            return Proposal.from_file(path)
         mixture = Mixture.from_file(path)
-        return proposals.predict_own_mixture(request_of(self, self.fit), mixture)
+        return predict_own_mixture(request_of(self, self.fit), mixture)
 
     @cached_property
     def validation(self) -> Validation:
         """Proposals and baselines with several seeds each."""
         self.log.require(VALIDATE.name)
         path = self.path / "validation.parquet"
-        return proposals.Validation.read(path, self.objective, self.config.validation)
+        return Validation.read(path, self.objective, self.config.validation)
 
     @cached_property
     def recommendation(self) -> Recommendation:
         """The mixture to train on, chosen by validation."""
         self.log.require(VALIDATE.name)
-        return proposals.Recommendation.from_file(self.path / RECOMMENDATION)
+        return Recommendation.from_file(self.path / RECOMMENDATION)
 
     @property
     def outcome(self) -> Outcome:
@@ -220,7 +224,7 @@ class Run:
             domain 'code': a weight of 0.4 is below 0.5, the minimum set by constraints.bounds. ...
         """
         request = request_of(self, self.fit, tokens=tokens, constraints=constraints)
-        return proposals.predict_mixture(request, weights)
+        return predict_mixture(request, weights)
 
     def propose(
         self,
@@ -245,7 +249,7 @@ class Run:
             Mixture(code 25%, prose 75%)
         """
         request = request_of(self, self.fit, target, tokens=tokens, constraints=constraints)
-        return proposals.propose_mixture(request)
+        return propose_mixture(request)
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -265,7 +269,7 @@ class Run:
                     " give --inventory FILE"
                 )
             return stated
-        return corpus.true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
+        return true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
 
     @property
     def natural(self) -> Mixture:
@@ -280,12 +284,12 @@ class Run:
         stated = stated_objective(self)
         if self.config.tasks is None and not stated.needs_trials:
             return stated
-        return trials.settled(stated, self.trials)
+        return settled(stated, self.trials)
 
     @property
     def constraints(self) -> Constraints:
         """The constraints on mixtures."""
-        return limits.Constraints.from_config(
+        return Constraints.from_config(
             self.config.constraints,
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
@@ -343,16 +347,14 @@ def request_of(
     inventory: Mapping[str, float] | str | Path | None = None,
 ) -> ProposalRequest:
     """Return the run's request for proposals, with a user's changes."""
-    from mixopt.run_directory.trial_records import collapsed_trials
-
     config = run.config
     if constraints is None:
         constraints = config.constraints
-    elif not isinstance(constraints, limits.Constraints):
-        if not isinstance(constraints, settings.ConstraintsConfig):
-            constraints = settings.read_constraints(constraints)
+    elif not isinstance(constraints, Constraints):
+        if not isinstance(constraints, ConstraintsConfig):
+            constraints = read_constraints(constraints)
         constraints = config.constraints.with_changes(constraints, fit.domains)
-    request = proposals.ProposalRequest.of(
+    request = ProposalRequest.of(
         fit,
         constraints=constraints,
         inventory=run.inventory if inventory is None else inventory,
@@ -376,7 +378,7 @@ def usable_trials(run: Run, table: Trials) -> Trials:
     """Return a run's table of trials without constant tasks."""
     if run.config.tasks is None:
         return table
-    return trials.without_flat_tasks(table, stated_objective(run).measured)
+    return without_flat_tasks(table, stated_objective(run).measured)
 
 
 def carried_trials(run: Run) -> Trials | None:
@@ -384,13 +386,11 @@ def carried_trials(run: Run) -> Trials | None:
     if run.config.design.earlier is None:
         return None
     run.log.require(DESIGN.name)
-    return trials.Trials.read(run.path / DESIGN.optional[0])
+    return Trials.read(run.path / DESIGN.optional[0])
 
 
 def base_losses(run: Run) -> dict[str, float] | None:
     """Return the losses of the start checkpoint in the objective's unit."""
-    from mixopt.run_directory.trial_records import StartRecord
-
     record = StartRecord.read(run.path)
     return None if record is None else record.losses(run.config.objective.unit)
 
@@ -406,10 +406,10 @@ def repetition_of(run: Run) -> Repetition | None:
     proxy, target = run.config.proxy, run.config.propose.target_tokens
     sample, inventory = run.corpus.inventory, run.inventory
     if not proxy.simulate_epochs or target is None:
-        return fitting.Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
+        return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
     scale = target / proxy.tokens
     pools = tuple(min(float(inventory[name]), sample[name] * scale) for name in sample)
-    return fitting.Repetition(pools, float(target))
+    return Repetition(pools, float(target))
 
 
 def is_sent(run: Run) -> bool:

@@ -184,9 +184,9 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
         raise error(f"{path}: cannot be read: {one_line(reason)}") from reason
 
 
-def dotted(location: FieldPlace) -> str:
+def dotted(location: FieldPlace | str) -> str:
     """Return a location as `stages.2.tokens`."""
-    parts = [str(part) for part in location]
+    parts = [location] if isinstance(location, str) else [str(part) for part in location]
     return ".".join(part if part.isprintable() else shown_value(part) for part in parts)
 
 

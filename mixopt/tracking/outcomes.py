@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from mixopt.config import dump_config
+from mixopt.config import dump_sections
 from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_report
@@ -94,7 +94,7 @@ def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
 
 def run_params(run: Run, step: Step) -> dict[str, Any]:
     """Return the parameters of a parent run: all fields of the configuration."""
-    config, content = run.config, dump_config(run.config)
+    config, content = run.config, dump_sections(run.config)
     content.pop("tracking", None)
     tokens = config.proxy.tokens if step.name == "sweep" else config.validation_tokens
     params = {"domains": len(config.corpus.domains), "tokens": tokens}

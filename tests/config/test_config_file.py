@@ -13,7 +13,7 @@ from mixopt.config import (
     MixedConfig,
     SweepConfig,
     domain_tree,
-    dump_config,
+    dump_sections,
     load_config,
     read_constraints,
     read_inventory,
@@ -47,7 +47,7 @@ def test_text_is_not_an_experiment_and_a_pipe_is_not_waited_for(tmp_path):
 
 def test_what_is_resolved_reads_back_the_same_and_a_word_as_what_it_means(load):
     config = load(GOOD + "design: {max_usage: null}\nconstraints: {guardrails: natural}\n")
-    resolved = dump_config(config)
+    resolved = dump_sections(config)
     assert load(resolved) == config
     guardrails = {"reference": "natural", "margin": 0.02, "targets": {}}
     assert resolved["constraints"]["guardrails"] == guardrails
@@ -56,7 +56,7 @@ def test_what_is_resolved_reads_back_the_same_and_a_word_as_what_it_means(load):
 def test_a_password_of_tracking_is_in_nothing_that_is_written_and_a_run_goes_on(load, tmp_path):
     config = load(GOOD, f"tracking.uri={URI}")
     assert config.tracking.uri.given == URI
-    content = dump_config(config)
+    content = dump_sections(config)
     assert content["tracking"]["uri"] == "http://***@127.0.0.1:5000"
     open_run(config, tmp_path / "run").log.begin("prepare")
     record = tmp_path / "run/config.yaml"
@@ -175,9 +175,9 @@ def test_a_file_of_sizes_becomes_part_of_the_configuration_and_may_leave_out_siz
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: {bytes: 2e10}\n")
     config = load_config(config_path, [f"corpus.inventory={file}"])
     assert sizes(config) == {"code": (5 * 10**9, None), "prose": (None, 2 * 10**10)}
-    assert "inventory" not in dump_config(config)["corpus"]
+    assert "inventory" not in dump_sections(config)["corpus"]
     (tmp_path / "sizes.yaml").unlink()
-    record = write(tmp_path / "record.yaml", yaml.safe_dump(dump_config(config)))
+    record = write(tmp_path / "record.yaml", yaml.safe_dump(dump_sections(config)))
     assert load_config(record) == config
     file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
     config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])
@@ -260,7 +260,7 @@ def test_columns_make_a_domain_for_each_pair_of_values_that_is_there(load, tmp_p
     assert news.cell == {"topic": "news", "quality": "low"}
     assert news.under(config.corpus.root).data_files == str(file)
     file.unlink()  # what is resolved reads no columns again
-    (tmp_path / "again.yaml").write_text(json.dumps(dump_config(config)))
+    (tmp_path / "again.yaml").write_text(json.dumps(dump_sections(config)))
     assert load_config(tmp_path / "again.yaml", trust=False).corpus == config.corpus
 
 

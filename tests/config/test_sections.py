@@ -3,7 +3,7 @@
 import pytest
 from refusals import refuses
 
-from mixopt.config import dump_config
+from mixopt.config import dump_sections
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.run_directory.steps import FIT, PREPARE, step_differences, step_fingerprints
@@ -73,13 +73,13 @@ def test_what_cannot_be_measured_is_said(aimed, objective, said):
 
 def test_the_family_of_a_task_changes_the_fit_alone_and_a_record_without_tasks_names_none(load):
     text = f"{START}{TASKS}objective: {{target: web}}"
-    before, after = (dump_config(load(t)) for t in (text, text.replace(": coding", ": code")))
+    before, after = (dump_sections(load(t)) for t in (text, text.replace(": coding", ": code")))
     was, now = step_fingerprints(before), step_fingerprints(after)
     assert next(step for step in was if was[step] != now[step]) == "fit"
     found = list(step_differences(FIT, before, after))
     assert found == [("tasks.sets.eval.family", "coding", "code")]
     assert not list(step_differences(PREPARE, before, after))
-    plain = dump_config(load(f"{START}objective: {{target: web}}"))
+    plain = dump_sections(load(f"{START}objective: {{target: web}}"))
     assert "tasks" not in plain
     assert "noise" not in plain["objective"]
 
@@ -99,7 +99,7 @@ SIZED = {"web": {"tokens": 10**12}, "code": {"tokens": 2 * 10**11}}
 @pytest.fixture
 def fingerprint(load):
     def of(step, **sections):
-        return step_fingerprints(dump_config(load(BASE | sections)))[step]
+        return step_fingerprints(dump_sections(load(BASE | sections)))[step]
 
     return of
 
@@ -115,7 +115,7 @@ def test_the_fields_of_a_command_become_the_proxys_options(load, tmp_path, monke
     monkeypatch.chdir(tmp_path)  # its folder is the same one wherever a worker runs
     options = load(BASE | {"proxy": RUN | {"folder": "trainer"}}).proxy.all_options
     assert options["folder"] == str(tmp_path / "trainer")
-    assert set(dump_config(load(BASE | {"proxy": {"name": "ngram"}}))["proxy"]) == {
+    assert set(dump_sections(load(BASE | {"proxy": {"name": "ngram"}}))["proxy"]) == {
         "name", "tokens", "eval_tokens", "simulate_epochs", "device", "options"
     }  # fmt: skip
 
@@ -150,4 +150,4 @@ def test_other_weights_to_begin_with_make_another_sweep_and_their_path_does_not(
     assert begun("sweep", "a", "11") == begun("sweep", "b", "11")
     assert begun("sweep", "a", "11") != begun("sweep", "a", "22")
     assert begun("design", "a", "11") == begun("design", "a", "22")
-    assert not {"from"} & dump_config(load(BASE))["proxy"].keys()
+    assert not {"from"} & dump_sections(load(BASE))["proxy"].keys()

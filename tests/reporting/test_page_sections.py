@@ -284,7 +284,7 @@ def test_a_row_of_a_domain_has_its_passes_and_how_far_it_moved(second):
     answer = replace(answer_of(second), epochs=epochs)
     still = replace(answer, natural=answer.mixture, epochs={"code": 0.0, "prose": 2.0})
     rows = [_mixture_row(answer, name, [name]) for name in ("code", "prose")]
-    rows += [_mixture_row(still, "code", ["code"], is_member=True)]
+    rows += [_mixture_row(still, "code", ["code"])]
     rows += [_mixture_row(still, "text", ["code", "prose"], count="2 domains")]
     assert [(row["epochs"], row["moved"]) for row in rows] == [
         ("<0.01", "-40.0"),
