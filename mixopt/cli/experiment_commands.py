@@ -25,6 +25,7 @@ from mixopt.cli.options import (
     config_of,
     directory_of,
     option,
+    print_answer,
     print_json,
     say,
     show,
@@ -34,7 +35,7 @@ from mixopt.errors import ConfigError, RunError
 from mixopt.system import without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from mixopt.config import Config
     from mixopt.run_directory import Run
@@ -95,9 +96,9 @@ def check_command(
         _write_sizes(source, overrides or [], write, as_json)
         return
     result = check(_loaded(source, overrides or [], as_json), probe=True)
-    print_json(result.to_json()) if as_json else show("\n".join(result.lines()))
+    print_answer(as_json, result.to_json(), "\n".join(result.lines()))
     if result.problems:
-        _stop([str(problem) for problem in result.problems], as_json=False)
+        _stop(map(str, result.problems), as_json=False)
 
 
 def _loaded(source: Path, overrides: list[str], as_json: bool) -> Config:
@@ -141,7 +142,7 @@ def _require_trust(source: Path, trust: bool) -> None:
         )
 
 
-def _stop(problems: Sequence[str], *, as_json: bool) -> NoReturn:
+def _stop(problems: Iterable[str], *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"problems": list(problems)})
     for problem in problems:
@@ -195,7 +196,7 @@ def _print_run(run: Run, last: str, as_json: bool) -> None:
     from mixopt.run_directory import REPORT, STEPS
 
     if last == REPORT.name:
-        print_json(run_summary(run)) if as_json else show(summary_text(run))
+        print_answer(as_json, run_summary(run), summary_text(run))
         return
     finished = [step.name for step in STEPS if run.is_done(step.name)]
     waiting = [step.name for step in STEPS if step.name not in finished]
@@ -216,7 +217,7 @@ def status_command(
     ],
     logs: Annotated[Text, option("--logs", "Print the log of this trial.", "TRIAL")] = None,
     lines: Annotated[
-        Whole, option("--lines", "With --logs: the last N lines.", short="-n", minimum=0)
+        Whole, option("--lines -n", "With --logs: the last N lines.", minimum=0)
     ] = None,
     show_readiness: Annotated[
         bool, option("--readiness", "Show how well losses tell mixtures apart.")
@@ -251,7 +252,7 @@ def status_command(
     else:
         content = status(load_run(directory, trust=trust))
         text = "\n".join(status_lines(content))
-    print_json(content) if as_json else show(text)
+    print_answer(as_json, content, text)
 
 
 def _print_log(run: Run, trial: str, lines: int | None, as_json: bool) -> None:
@@ -272,17 +273,13 @@ def stop_command(directory: Directory, trust: Trusted = False, as_json: AsJson =
 
     Exit code 1 if some are still running.
     """
-    from dataclasses import asdict
-
     from mixopt.pipeline import stop, stop_lines
     from mixopt.run_directory import load_run
 
     run = load_run(directory, trust=trust)
     stopped = stop(run)
-    if as_json:
-        print_json({"path": str(run.path), **asdict(stopped)})
-    else:
-        show("\n".join(stop_lines(run, stopped)))
+    text = "\n".join(stop_lines(run, stopped))
+    print_answer(as_json, {"path": str(run.path), **vars(stopped)}, text)
     if stopped.left:
         raise typer.Exit(1)
 
@@ -296,4 +293,4 @@ def report_command(directory: Directory, trust: Trusted = False, as_json: AsJson
     load_run(directory, trust=trust).log.require(VALIDATE.name)
     run = pipeline.run(directory / "config.yaml", directory, redo=REPORT.name, trust=trust, say=say)
     page = run.path / "report.html"
-    print_json({"report": str(page)}) if as_json else show(f"report: {page}")
+    print_answer(as_json, {"report": str(page)}, f"report: {page}")

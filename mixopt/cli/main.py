@@ -14,9 +14,9 @@ from typer import Option
 
 # Each module adds its commands to `app`; help lists them in this order.
 from mixopt.cli import experiment_commands, mixture_commands, transfer_commands
-from mixopt.cli.options import app, complain, show_version
+from mixopt.cli.options import app, complain, show
 from mixopt.errors import MixoptError, OtherRankError
-from mixopt.system import without_secrets
+from mixopt.system import __version__, without_secrets
 
 MODULES = (experiment_commands, mixture_commands, transfer_commands)
 INTERRUPTED = "interrupted; the same command resumes"
@@ -66,12 +66,18 @@ def _one_line(text: str) -> str:
     return " ".join(printable.split())[:300]
 
 
+def _show_version(requested: bool) -> None:
+    if requested:
+        show(f"mixopt {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     version: Annotated[
         bool,
         Option(
-            "--version", help="Show the version and exit.", callback=show_version, is_eager=True
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -84,12 +90,10 @@ def run_command_line() -> None:
         if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_: complain(
+            f"warning: {without_secrets(str(message))}"
+        )
         _run_command()
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    complain(f"warning: {without_secrets(str(message))}")
 
 
 def _run_command() -> None:
@@ -126,8 +130,7 @@ def _show_misuse(error: Any) -> None:
     if "\n" in message:
         error.show()
         return
-    context = getattr(error, "ctx", None)
-    path = "mixopt" if context is None else str(context.command_path)
+    path = str(error.ctx.command_path) if error.ctx else "mixopt"
     where = path.partition(" ")[2]
     sentence = f"{message[:1].lower()}{message[1:].removesuffix('.')}; see {path} --help"
     complain(without_secrets(f"{where}: {sentence}" if where else sentence))

@@ -28,6 +28,7 @@ from mixopt.cli.options import (
     chosen_objective,
     left_out,
     option,
+    print_answer,
     print_json,
     say,
     show,
@@ -79,17 +80,16 @@ def predict_command(
         if is_schedule(directory) and (tokens or batch):
             raise ConfigError("predict: a schedule has its own length and batch")
         drawn = draws(directory, batch=batch or BATCH, **options)
-        print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
+        print_answer(as_json, drawn.to_json(), schedule_text(drawn))
         return
     mixture, goal = read_mixture(weights), chosen_objective(target, objective)
     prediction = predict(directory, mixture, target=goal, constraints=constraints, **options)
-    content: dict[str, Any] = prediction.to_json()
-    text = str(forecast_lines(prediction))
+    content, text = prediction.to_json(), forecast_lines(prediction)
     if batch is not None:
         drawn = draws(directory, batch=batch, mixture=mixture, **options)
         content["draws"] = drawn.to_json()
         text += f"\n\n{schedule_text(drawn)}"
-    print_json(content) if as_json else show(text)
+    print_answer(as_json, content, text)
 
 
 @app.command("propose")
@@ -121,6 +121,7 @@ def propose_command(
     """Search a fit for the mixture with the best predicted objective."""
     from mixopt.config import token_count
     from mixopt.pipeline import propose
+    from mixopt.reporting import proposal_text
 
     if not directory.is_dir():
         raise ConfigError(
@@ -146,12 +147,7 @@ def propose_command(
     name = name or ("objective" if objective is None else objective.stem)
     path = out or _unused(directory / "proposals" / f"{name}.yaml")
     proposal.to_file(path)
-    if as_json:
-        print_json(proposal.to_json())
-    else:
-        from mixopt.reporting import proposal_text
-
-        show(proposal_text(proposal))
+    print_answer(as_json, proposal.to_json(), proposal_text(proposal))
     say(f"proposal: {path}")
 
 
@@ -182,7 +178,7 @@ def _trade_off(
     folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, request.fit.trials)))
-    print_json(front.to_json()) if as_json else show(front_text(front))
+    print_answer(as_json, front.to_json(), front_text(front))
     say(f"proposals (one per point) and front.svg: {folder}")
 
 
@@ -242,7 +238,7 @@ def fit_command(
         fit = load_fit(first, trust=trust)
         unseen = read_tables(tables, unit=fit.objective.unit, **left_out(ignore))
         evaluation = fit.evaluate(unseen)
-        print_json(evaluation) if as_json else show(evaluation_text(evaluation))
+        print_answer(as_json, evaluation, evaluation_text(evaluation))
         return
     if first.is_dir() or first.suffix in {".yaml", ".yml"}:
         raise ConfigError(
@@ -268,7 +264,7 @@ def fit_command(
         from mixopt.reporting import backtest_text, write_backtest
 
         replay = trials.backtest(**options)
-        print_json(replay.to_json()) if as_json else show(backtest_text(replay))
+        print_answer(as_json, replay.to_json(), backtest_text(replay))
         if out is not None:
             write_backtest(replay, out / "backtest.html")
             say(f"page: {out / 'backtest.html'}")
@@ -293,12 +289,12 @@ def fit_command(
 def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for part in text.split(","):
-        name, _, value = part.rpartition("=")
-        if not name.strip():
+        name, value = (side.strip() for side in part.rpartition("=")[::2])
+        if not name:
             raise ConfigError(f"{option} {part.strip()}: expected {expected}")
-        if name.strip() in pairs:
-            raise ConfigError(f"{option}: {name.strip()!r} is given twice")
-        pairs[name.strip()] = value.strip()
+        if name in pairs:
+            raise ConfigError(f"{option}: {name!r} is given twice")
+        pairs[name] = value
     return pairs
 
 

@@ -38,16 +38,10 @@ Words: TypeAlias = list[str] | None
 
 
 def option(
-    name: str,
-    help: str,
-    metavar: str | None = None,
-    *,
-    short: str | None = None,
-    minimum: float | None = None,
+    name: str, help: str, metavar: str | None = None, *, minimum: float | None = None
 ) -> Any:
-    """Return an option of a command."""
-    names = (name,) if short is None else (name, short)
-    return Option(*names, help=help, metavar=metavar, min=minimum)
+    """Return an option of a command; `--lines -n` has a short name, too."""
+    return Option(*name.split(), help=help, metavar=metavar, min=minimum)
 
 
 ConfigPath = Annotated[
@@ -136,14 +130,19 @@ def print_json(content: Any) -> None:
     print(json.dumps(_plain(content), indent=1, allow_nan=False))
 
 
+def print_answer(as_json: bool, content: Any, text: object) -> None:
+    """Print an answer: its plain values as JSON, or its text."""
+    print_json(content) if as_json else show(text)
+
+
 def show(text: object) -> None:
     """Print an answer, wrapped, with control characters escaped."""
-    print("\n".join(fitted(line) for line in str(text).split("\n")))
+    print("\n".join(map(fitted, str(text).split("\n"))))
 
 
-def show_as_is(text: object) -> None:
+def show_as_is(text: str) -> None:
     """Print text to copy into a file, unwrapped: a script, YAML, a log."""
-    print("\n".join(plain_line(line) for line in str(text).split("\n")))
+    print("\n".join(map(plain_line, text.split("\n"))))
 
 
 def say(line: str) -> None:
@@ -154,15 +153,6 @@ def say(line: str) -> None:
 def complain(message: str) -> None:
     """Write an error to standard error, wrapped."""
     say(f"mixopt: {message}")
-
-
-def show_version(requested: bool) -> None:
-    """Print the version and exit, if requested."""
-    if requested:
-        from mixopt.system import __version__
-
-        show(f"mixopt {__version__}")
-        raise typer.Exit
 
 
 def fitted(line: str) -> str:

@@ -25,6 +25,7 @@ from mixopt.cli.options import (
     directory_of,
     left_out,
     option,
+    print_answer,
     print_json,
     say,
     show,
@@ -93,10 +94,8 @@ def import_command(
     else:
         runs, metrics = import_results(files, out)
         content = {"runs": runs, "metrics": metrics}
-    if as_json:
-        print_json({"path": str(out), **content})
-    else:
-        show(f"{out}: {', '.join(f'{count:,} {name}' for name, count in content.items())}")
+    counts = ", ".join(f"{count:,} {name}" for name, count in content.items())
+    print_answer(as_json, {"path": str(out), **content}, f"{out}: {counts}")
 
 
 @app.command("export")
@@ -145,7 +144,7 @@ def export_command(
         model = export_model(source, Path(out or ""), trust=trust)
         size = f"{model['architecture']}, {model['parameters']:,} parameters"
         difference = f"largest difference of logits {model['largest_logit_difference']:.1e}"
-        print_json(model) if as_json else show(f"{model['path']}: {size}; {difference}")
+        print_answer(as_json, model, f"{model['path']}: {size}; {difference}")
     elif to == "schedule":
         from mixopt.pipeline import BATCH, schedule_of
 
@@ -202,27 +201,25 @@ def _show_tools(as_json: bool) -> None:
     from mixopt.reporting import table_text
 
     exporters = [exporter(name) for name in exporter_names()]
-    if as_json:
-        tools = [
-            {
-                "name": tool.name,
-                "title": tool.title,
-                "checked_with": tool.version,
-                "unit": tool.unit.name,
-                "meaning": tool.unit.meaning,
-                "needs": list(tool.unit.needs),
-                "place": tool.place,
-                "command": tool.command,
-            }
-            for tool in exporters
-        ]
-        print_json({"tools": tools, "others": list(OTHER_TOOLS)})
-        return
+    tools = [
+        {
+            "name": tool.name,
+            "title": tool.title,
+            "checked_with": tool.version,
+            "unit": tool.unit.name,
+            "meaning": tool.unit.meaning,
+            "needs": tool.unit.needs,
+            "place": tool.place,
+            "command": tool.command,
+        }
+        for tool in exporters
+    ]
     rows = [
         (tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in exporters
     ]
     rows += [(name, *about) for name, about in OTHER_TOOLS.items()]
-    show(table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs")))
+    text = table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs"))
+    print_answer(as_json, {"tools": tools, "others": list(OTHER_TOOLS)}, text)
 
 
 @app.command("pretrain")
@@ -263,12 +260,12 @@ def pretrain_command(
 
         place = one_of("--device", device, ("auto", "cpu", "cuda"))
         scores = score_tasks(config, score, items=items, device=place, trust=trust)
-        print_json(scores) if as_json else show(scores_text(scores))
+        print_answer(as_json, scores, scores_text(scores))
         return
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)
     if int(os.environ.get("RANK", "0")):
         return
-    print_json(result.to_json()) if as_json else show(result)
+    print_answer(as_json, result.to_json(), result)
     if result.interrupted:
         say(f"pretrain: step {result.step} is saved: {result.checkpoint}")
         raise typer.Exit(130)  # which is answered with how to resume
@@ -325,10 +322,8 @@ def verify_command(
         parts = verify_run(load_run(directory, trust=trust), deep=deep)
     else:
         parts = verify_fit_folder(directory)
-    if as_json:
-        print_json({"path": str(directory), "parts": [part.to_json() for part in parts]})
-    else:
-        show(verification_text(parts))
+    content = {"path": str(directory), "parts": [part.to_json() for part in parts]}
+    print_answer(as_json, content, verification_text(parts))
     if any(part.faults for part in parts):
         raise typer.Exit(1)
 
@@ -349,6 +344,6 @@ def sync_command(
     from mixopt.tracking import sync
 
     result = sync(directory, uri, trust=trust, say=say)
-    print_json(result._asdict()) if as_json else show(f"{directory}: {result}")
+    print_answer(as_json, result._asdict(), f"{directory}: {result}")
     if result.trouble:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-from .exploring import explore as explore
+from .explorer import explore as explore
 from .figure_style import figure_svg as figure_svg
 from .figures import (
     plot_cells as plot_cells,

@@ -8,7 +8,7 @@ names no host, no user and no absolute path.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,11 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
     for row in rows.iter_rows(named=True):
         predictor, kind = row["predictor"], row["kind"]
         name = "noise ceiling" if predictor == CEILING else name_text(predictor)
-        is_chosen = predictor == fit.name
-        role = f"{kind}, chosen" if is_chosen else kind
-        cells.append((name, role, rank_text(row["spearman"]), size_text(row["rmse"], unit)))
-        is_fitted = kind in ("regressor", "member")
-        styles.append("strong" if is_chosen else "" if is_fitted else "weak")
+        style = "" if kind in ("regressor", "member") else "weak"
+        if predictor == fit.name:
+            kind, style = f"{kind}, chosen", "strong"
+        cells.append((name, kind, rank_text(row["spearman"]), size_text(row["rmse"], unit)))
+        styles.append(style)
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit_text(unit)}")
     caption = "The objective of held-out trials; controls have no fitted law."
     return part("table", columns, cells, caption=caption, texts=[1], styles=styles)
@@ -193,13 +193,12 @@ def _trials(run: Run) -> Section:
 
 
 def _unfinished(rows: pl.DataFrame) -> Markup:
-    failed = rows.filter(pl.col("status") != "finished")
-    if failed.is_empty():
-        return Markup()
+    failed = rows.filter(pl.col("status") != "finished").select("trial", "status", "reason")
     lines = [
-        (trial, status, without_folders(reason or ""))
-        for trial, status, reason in failed.select("trial", "status", "reason").iter_rows()
+        (trial, status, without_folders(reason or "")) for trial, status, reason in failed.rows()
     ]
+    if not lines:
+        return Markup()
     caption = f"{len(lines)} of {len(rows)} trials did not finish; they are left out of the fit."
     return part("table", ("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
 
@@ -251,28 +250,26 @@ def _source(source: SourceConfig) -> str:
         return "the trainer's own"
     files = source.data_files or []
     names = [files] if isinstance(files, str) else files
-    parts = [*source.paths, source.name or "", *names]
-    return without_folders(", ".join(part for part in parts if part))
+    parts = [*source.paths, source.name, *names]
+    return without_folders(", ".join(filter(None, parts)))
 
 
 def _provenance(run: Run) -> Section:
     """Return the provenance of the answer: steps, seeds and versions."""
     seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
     unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
-    entries: Iterable[tuple[str, str]] = [
-        *(
-            (f"{step}, {duration(took)}", run.log.fingerprint(step))
-            for step, took in run.log.seconds.items()
-            if step != "report"
-        ),
-        ("corpus", run.corpus.fingerprint),
-        ("seed", str(run.config.seed)),
-        *([("seeds of the validation", ", ".join(map(str, seeds)))] if seeds else []),
-        ("machine", machine()),
-        ("commit", commit_of(run) or unknown),
-        *package_versions().items(),
-    ]
-    return Section("provenance", "Provenance", part("table", ("what", "value"), entries, texts=[1]))
+    took = {step: seconds for step, seconds in run.log.seconds.items() if step != "report"}
+    entries = {
+        **{f"{step}, {duration(took[step])}": run.log.fingerprint(step) for step in took},
+        "corpus": run.corpus.fingerprint,
+        "seed": run.config.seed,
+        **({"seeds of the validation": ", ".join(map(str, seeds))} if seeds else {}),
+        "machine": machine(),
+        "commit": commit_of(run) or unknown,
+        **package_versions(),
+    }
+    table = part("table", ("what", "value"), list(entries.items()), texts=[1])
+    return Section("provenance", "Provenance", table)
 
 
 BACKTEST_COLUMNS = (
@@ -290,13 +287,9 @@ STATES = ("ready", "weak", "noise")
 
 def backtest_text(backtest: Backtest) -> str:
     """Return the table of a backtest, the meaning of its columns, and its conclusions."""
-    trials = list(dict.fromkeys(row["trials"] for row in backtest.rows))
-    trial_counts = {trials[0], backtest.enough or trials[0], trials[-1]}
-    rows = [
-        _backtest_cells(row, backtest.unit)
-        for row in backtest.rows
-        if row["trials"] in trial_counts
-    ]
+    trials = [row["trials"] for row in backtest.rows]
+    shown = {trials[0], backtest.enough, trials[-1]}
+    rows = [_backtest_cells(row, backtest.unit) for row in backtest.rows if row["trials"] in shown]
     counts = Counter(loss["state"] for loss in backtest.losses[1:])
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     table = table_text(_backtest_title(backtest), BACKTEST_COLUMNS, rows)
@@ -335,10 +328,8 @@ def _backtest_title(backtest: Backtest) -> str:
 
 
 def _meaning(backtest: Backtest) -> tuple[str, ...]:
-    return (
-        *MEANING,
-        f"regret: how much worse that run is than the best, in {unit_text(backtest.unit)}",
-    )
+    unit = unit_text(backtest.unit)
+    return (*MEANING, f"regret: how much worse that run is than the best, in {unit}")
 
 
 def _backtest_cells(row: Mapping[str, Any], unit: str) -> list[str]:

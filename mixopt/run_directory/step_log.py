@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.run_directory.steps import (
     DESIGN,
@@ -80,7 +81,7 @@ class StepLog:
         self.path = path
         self._content = content
         self._command = command
-        self._read: tuple[list[int], dict[str, StepRecord]] | None = None
+        self._read: tuple[Any, dict[str, StepRecord]] = (None, {})
         self._verifier = Verifier(path)
 
     @property
@@ -90,15 +91,14 @@ class StepLog:
             mark = file_mark((self.path / NAME).stat())
         except OSError:
             return {}
-        if self._read is None or self._read[0] != mark:  # another process may change it
+        if self._read[0] != mark:  # another process may change it
             self._read = (mark, read_steps(self.path))
         return self._read[1]
 
     @property
     def seconds(self) -> dict[str, float]:
         """Duration of each finished step."""
-        durations = {name: record.seconds for name, record in self.records.items()}
-        return {name: seconds for name, seconds in durations.items() if seconds is not None}
+        return {n: r.seconds for n, r in self.records.items() if r.seconds is not None}
 
     def fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step under this configuration."""
@@ -106,8 +106,6 @@ class StepLog:
 
     def trial_fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step's trials: a hash of configuration and corpus."""
-        from mixopt.corpus import corpus_hash
-
         return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
 
     def state(self, step: str, *, all_files: bool = False, deep: bool = False) -> CheckedPart:
@@ -171,8 +169,6 @@ class StepLog:
 
     def check_before(self, step: str) -> None:
         """Check the inputs of a step before it runs."""
-        from mixopt.corpus import Corpus
-
         next_step = step_named(step)
         is_done = [self.is_done(earlier.name) for earlier in steps_before(next_step)]
         if next_step.trains and all(is_done):
@@ -187,17 +183,16 @@ class StepLog:
 
     def end(self, step: str, seconds: float) -> None:
         """Record the end of a step, its outputs, and the rounds that a sweep adds to the design."""
-        finished_step, design = step_named(step), self.records.get(DESIGN.name)
-        if finished_step is SWEEP and design is not None:
+        ended, design = step_named(step), self.records.get(DESIGN.name)
+        if ended is SWEEP and design is not None:
             files = folder_records(self.path, DESIGN.files)
             self._note(DESIGN.name, design.model_copy(update={"files": files}))
+        uses_proposal = PROPOSE in steps_before(ended)
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
-            files=folder_records(self.path, finished_step.files, without=finished_step.shared),
-            proposal=file_record(self.path / PROPOSAL)
-            if PROPOSE in steps_before(finished_step)
-            else None,
+            files=folder_records(self.path, ended.files, without=ended.shared),
+            proposal=file_record(self.path / PROPOSAL) if uses_proposal else None,
         )
         self._note(step, record)
 
@@ -210,9 +205,9 @@ class StepLog:
         """
         first_step = step_named(first)
         later = (first_step,) if only else steps_from(first_step)
-        dropped = {step.name for step in later}
+        names = [step.name for step in later]
         if records := self.records:
-            write_steps(self.path, {n: record for n, record in records.items() if n not in dropped})
+            write_steps(self.path, {n: record for n, record in records.items() if n not in names})
         for name in [name for step in later for name in step.files]:
             if Path(name).name not in keep:
                 _delete(self.path / name, keep=None if files else FILES)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
-from mixopt.routing import ExpertCounts
+from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory.steps import START_FILE, SWEEP
 from mixopt.system import FileShape, checked_as, in_processes, read_sealed, read_table, write_sealed
 from mixopt.trials import Losses, Training, TrialResult, make_proxy
@@ -56,10 +56,7 @@ class TrialExperts:
     @classmethod
     def of(cls, results: Iterable[TrialResult]) -> Self | None:
         """Return the table of trials with experts; None if no trial has any."""
-        counted = [
-            (result.trial, result.experts) for result in results if result.experts is not None
-        ]
-        rows = [row for trial, experts in counted for row in _rows(trial, experts)]
+        rows = [row for r in results if r.experts is not None for row in _rows(r.trial, r.experts)]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
     @classmethod
@@ -100,8 +97,6 @@ def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
 
 def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
     """Return the rows of a trial: each layer, then each domain in it."""
-    from mixopt.routing import Summary
-
     trained, held_out = Summary.of(counts.train), Summary.of(counts.held_out)
     layers = trained.layers.select(*_LAYER, "load_entropy", "max_violation", "dead").join(
         held_out.layers.select(*_LAYER, "specialisation"), _LAYER, "left", maintain_order="left"
