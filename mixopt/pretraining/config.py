@@ -16,7 +16,7 @@ from mixopt.config import (
     FILES,
     Anchor,
     Count,
-    Location,
+    Fault,
     Positive,
     Section,
     Share,
@@ -306,16 +306,16 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
     return read_sections(path, PretrainConfig, overrides, example=example, faults=_inconsistencies)
 
 
-def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
+def _inconsistencies(config: PretrainConfig) -> Iterable[Fault]:
     if is_url(config.corpus):
         yield from url_faults([(("corpus",), config.corpus)])
     if config.plan is None:
         return
     if config.estimator is not None:
-        yield ("schedule",), "an estimator plans the mixture: leave one of them out"
+        yield "schedule", "an estimator plans the mixture: leave one of them out"
     if config.mixture != MixtureSource(anchor="natural"):
-        yield ("mixture",), "the schedule has the mixtures; leave it out"
+        yield "mixture", "the schedule has the mixtures; leave it out"
     for name in LENGTHS:
         value, planned = getattr(config.training, name), getattr(config.plan, name)
         if value != planned:
-            yield ("training", name), f"{value}, and the schedule has {planned}; leave it out"
+            yield f"training.{name}", f"{value}, and the schedule has {planned}; leave it out"
