@@ -21,35 +21,31 @@ A bare install reads it, without fit or tables.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
 from mixopt.constraints import BASE, FLOOR, Constraints, Guardrails
 from mixopt.fitting import Fit
-from mixopt.mixture import Mixture, Phases, largest_shares
-from mixopt.objective import SHOWN, UNITS, gain_ends_text, gain_text, unit_text
+from mixopt.mixture import largest_shares
+from mixopt.objective import SHOWN, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
     Interval,
     Proposal,
     Region,
+    SealedMixture,
     is_proposal,
     listed,
     named,
     plain,
-    read_epochs,
     read_intervals,
-    read_phases,
-    read_sealed_mixture,
     weights_content,
-    write_sealed_mixture,
 )
 from mixopt.proposals.request import ProposalRequest, with_noise
 from mixopt.proposals.search import Problem
-from mixopt.proposals.validation import VERDICTS, Comparison, Validation
+from mixopt.proposals.validation import VERDICTS, Comparison, Validation, Verdict
 from mixopt.system import StateFields, __version__, difference_text, interval_text
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
@@ -88,8 +84,8 @@ class Gain:
         )
 
 
-@dataclass(frozen=True)
-class Recommendation:
+@dataclass(frozen=True, kw_only=True)
+class Recommendation(SealedMixture):
     """The mixture to train on, why, and what it costs.
 
     Attributes:
@@ -117,40 +113,19 @@ class Recommendation:
         [...]
     """
 
-    mixture: Mixture
+    header: ClassVar[str] = HEADER
+    hint: ClassVar[str] = EDITED
     chosen: str
     standing: Standing
     why: str
-    natural: Mixture
-    objective: str
-    unit: str
     tokens: int
     gains: Mapping[str, Gain]
     costs: Mapping[str, Interval]
-    epochs: Mapping[str, float] | None
-    warnings: tuple[str, ...]
-    provenance: Mapping[str, Any]
-    region: Region | None = None
-    phases: Phases | None = None
 
     @property
     def headline(self) -> str:
         """The mixture and the reason, in one line."""
         return f"Recommendation: {named(self.chosen, self.gains)}. {self.why}"
-
-    def to_file(self, path: str | Path) -> None:
-        """Write the recommendation as YAML that `from_file` and `Mixture.from_file` read."""
-        write_sealed_mixture(path, HEADER, self.to_json())
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Self:
-        """Read a recommendation that `to_file` wrote.
-
-        Raises:
-            RunError: The file cannot be read.
-            MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited.
-        """
-        return cls._from_fields(*read_sealed_mixture(Path(path), "recommendation", EDITED))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recommendation as JSON values, in the order of the file."""
@@ -172,26 +147,16 @@ class Recommendation:
         return f"Recommendation({self.chosen}: {largest_shares(self.mixture)}; {self.standing})"
 
     @classmethod
-    def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Self:
-        chosen, objective = fields.part("recommended"), fields.part("objective")
-        gains = fields.part("gains")
-        return cls(
-            mixture=mixture,
-            chosen=chosen.text("mixture"),
-            standing=chosen.one_of("standing", get_args(Standing)),
-            why=chosen.text("why"),
-            natural=Mixture(fields.part("natural").content).over(mixture.domains),
-            objective=objective.text("minimised"),
-            unit=objective.one_of("unit", UNITS),
-            tokens=objective.whole("tokens"),
-            gains={name: Gain.read(gains.part(name)) for name in gains.content},
-            costs=read_intervals(fields.part("costs")),
-            epochs=read_epochs(fields, mixture),
-            warnings=tuple(fields.texts("warnings")),
-            provenance=fields.part("provenance").content,
-            region=Region.read(fields, mixture),
-            phases=read_phases(fields),
-        )
+    def _own_fields(cls, fields: StateFields) -> dict[str, Any]:
+        chosen, gains = fields.part("recommended"), fields.part("gains")
+        return {
+            "chosen": chosen.text("mixture"),
+            "standing": chosen.one_of("standing", get_args(Standing)),
+            "why": chosen.text("why"),
+            "tokens": fields.part("objective").whole("tokens"),
+            "gains": {name: Gain.read(gains.part(name)) for name in gains.content},
+            "costs": read_intervals(fields.part("costs")),
+        }
 
 
 class Guarded(NamedTuple):
@@ -445,26 +410,22 @@ class Decision:
         return {"mixopt": __version__, "proposals": prints, "trials": self.fit.fingerprint}
 
 
+PRAISE: dict[Verdict, str] = {
+    "wins": "is significantly better than {}",
+    "not significant": "is better on the mean than {}, but the difference is not significant",
+    "same mixture": "is the same mixture as {}",
+}
+
+
 def _praise(comparisons: Sequence[Comparison]) -> str:
     """Return the baselines that a recommended proposal beats, in words."""
     parts = []
-    wins = [comparison.baseline for comparison in comparisons if comparison.verdict == "wins"]
-    close = [
-        comparison.baseline for comparison in comparisons if comparison.verdict == "not significant"
-    ]
-    same = [
-        comparison.baseline for comparison in comparisons if comparison.verdict == "same mixture"
-    ]
-    if wins:
-        parts.append(f"is significantly better than {listed(wins)}")
-    if close:
-        parts.append(
-            f"is better on the mean than {listed(close)}, but the difference is not significant"
-        )
-    if same:
-        parts.append(f"is the same mixture as {listed(same)}")
-    seeds = sorted({comparison.seeds for comparison in comparisons})
-    counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    for verdict, text in PRAISE.items():
+        names = [c.baseline for c in comparisons if c.verdict == verdict]
+        if names:
+            parts.append(text.format(listed(names)))
+    seeds = [comparison.seeds for comparison in comparisons]
+    counted = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
     return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
 
 

@@ -21,10 +21,11 @@ reads and shows a proposal: this module needs only numpy and a YAML reader.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import yaml
@@ -134,14 +135,6 @@ def read_intervals(fields: StateFields) -> dict[str, Interval]:
     return {name: Interval.read(fields.part(name)) for name in fields.content}
 
 
-def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | None:
-    """Read the field `epochs`."""
-    if fields.get("epochs") is None:
-        return None
-    epochs = fields.part("epochs")
-    return {name: epochs.number(name, minimum=0.0) for name in mixture.domains}
-
-
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
     """Return the first fields of a file: weights, and the phases if there are any."""
     by_phase = {} if phases is None else {"phases": phases.content(mixture)}
@@ -158,27 +151,6 @@ def read_phases(fields: StateFields) -> Phases | None:
         lengths[phase.text("name")] = end - begin
         begin = end
     return Phases(lengths)
-
-
-def read_sealed_mixture(path: Path, kind: str, hint: str) -> tuple[Mixture, StateFields]:
-    """Read a sealed file of weights: the mixture and all fields.
-
-    Raises:
-        RunError: The file cannot be read.
-        MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited.
-    """
-    mixture = Mixture.from_file(path)
-    content = read_yaml(path, error=RunError)
-    if SEAL not in content:
-        raise MixtureError(f"{path}: is a mixture but not a {kind}; {hint}")
-    check_seal(content, str(path), hint=hint, error=MixtureError)
-    return mixture, StateFields(content, str(path), MixtureError)
-
-
-def write_sealed_mixture(path: str | Path, header: str, content: Mapping[str, Any]) -> None:
-    """Write a file that `read_sealed_mixture` reads."""
-    text = yaml.safe_dump(sealed(content), sort_keys=False, allow_unicode=True, width=100)
-    write_text(Path(path), header + text)
 
 
 @dataclass(frozen=True)
@@ -226,19 +198,80 @@ class Region:
         return f"Predicted as good, up to the {source} ({size_text(self.noise, unit)}): {ranges}."
 
     @classmethod
-    def read(cls, fields: StateFields, mixture: Mixture) -> Self | None:
-        """Read the field `region`; None if it is empty."""
-        if fields.get("region") is None:
-            return None
-        region, ends = fields.part("region"), {}
+    def read(cls, fields: StateFields, mixture: Mixture) -> Self:
+        """Read a region from fields of a file."""
+        ends = {}
         for name in mixture.domains:
-            low, high = region.part("shares").numbers(name, 2, minimum=0.0, maximum=1.0)
+            low, high = fields.part("shares").numbers(name, 2, minimum=0.0, maximum=1.0)
             ends[name] = (low, high)
-        return cls(region.number("noise", minimum=0.0), region.text("source"), ends)
+        return cls(fields.number("noise", minimum=0.0), fields.text("source"), ends)
 
 
-@dataclass(frozen=True)
-class Proposal:
+@dataclass(frozen=True, kw_only=True)
+class SealedMixture(ABC):
+    """A mixture with its evidence, in a sealed file: a proposal or a recommendation."""
+
+    header: ClassVar[str]
+    hint: ClassVar[str]  # how an edited file is of use
+    mixture: Mixture
+    natural: Mixture
+    objective: str
+    unit: str
+    epochs: Mapping[str, float] | None
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    region: Region | None = None
+    phases: Phases | None = None
+
+    def to_file(self, path: str | Path) -> None:
+        """Write it as YAML that `from_file` and `Mixture.from_file` read."""
+        content = sealed(self.to_json())
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+        write_text(Path(path), self.header + text)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a file that `to_file` wrote.
+
+        Raises:
+            RunError: The file cannot be read.
+            MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited,
+                so that its predictions no longer hold.
+        """
+        mixture, content = Mixture.from_file(path), read_yaml(Path(path), error=RunError)
+        if SEAL not in content:
+            kind = cls.__name__.lower()
+            raise MixtureError(f"{path}: is a mixture but not a {kind}; {cls.hint}")
+        check_seal(content, str(path), hint=cls.hint, error=MixtureError)
+        fields = StateFields(content, str(path), MixtureError)
+        objective, epochs = fields.part("objective"), fields.maybe("epochs", fields.part)
+        return cls(
+            mixture=mixture,
+            natural=Mixture(fields.part("natural").content).over(mixture.domains),
+            objective=objective.text("minimised"),
+            unit=objective.one_of("unit", UNITS),
+            epochs=None
+            if epochs is None
+            else {name: epochs.number(name, minimum=0.0) for name in mixture.domains},
+            warnings=tuple(fields.texts("warnings")),
+            provenance=fields.part("provenance").content,
+            region=fields.maybe("region", lambda name: Region.read(fields.part(name), mixture)),
+            phases=read_phases(fields),
+            **cls._own_fields(fields),
+        )
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values, in the order of the file."""
+
+    @classmethod
+    @abstractmethod
+    def _own_fields(cls, fields: StateFields) -> dict[str, Any]:
+        """Read the fields that a subclass adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal(SealedMixture):
     """A proposed mixture with its predictions.
 
     Attributes:
@@ -269,22 +302,15 @@ class Proposal:
         True
     """
 
-    mixture: Mixture
-    natural: Mixture
-    objective: str
-    unit: str
+    header: ClassVar[str] = HEADER
+    hint: ClassVar[str] = OWN
     predicted_objective: Interval
     gains: Mapping[str, Interval]
     best_trial: str
     best_observed: float
     losses: Mapping[str, Interval]
-    epochs: Mapping[str, float] | None
     binding: tuple[str, ...] = ()
     stability: Stability | None = None
-    region: Region | None = None
-    warnings: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    phases: Phases | None = None
 
     @property
     def effective_domains(self) -> float:
@@ -295,21 +321,6 @@ class Proposal:
     def is_own(self) -> bool:
         """Whether the weights were edited by hand after the search."""
         return self.provenance.get("method") == EDITED_BY_HAND
-
-    def to_file(self, path: str | Path) -> None:
-        """Write the proposal as YAML that `from_file` and `Mixture.from_file` read."""
-        write_sealed_mixture(path, HEADER, self.to_json())
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> Proposal:
-        """Read a proposal that `to_file` wrote.
-
-        Raises:
-            RunError: The file cannot be read.
-            MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited,
-                so that its predictions no longer hold.
-        """
-        return cls._from_fields(*read_sealed_mixture(Path(path), "proposal", OWN))
 
     def to_json(self) -> dict[str, Any]:
         """Return the proposal as JSON values, in the order of the file."""
@@ -333,27 +344,18 @@ class Proposal:
         }
 
     @classmethod
-    def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Proposal:
-        objective, gain = fields.part("objective"), fields.part("gain")
-        best, provenance = gain.part("best_trial"), fields.part("provenance")
-        return cls(
-            mixture=mixture,
-            natural=Mixture(fields.part("natural").content).over(mixture.domains),
-            objective=objective.text("minimised"),
-            unit=objective.one_of("unit", UNITS),
-            predicted_objective=Interval.read(objective),
-            gains=read_intervals(gain),
-            best_trial=best.text("trial"),
-            best_observed=best.number("observed"),
-            losses=read_intervals(fields.part("losses")),
-            epochs=read_epochs(fields, mixture),
-            binding=tuple(fields.texts("binding")),
-            stability=fields.maybe("stability", lambda name: Stability.read(fields.part(name))),
-            region=Region.read(fields, mixture),
-            warnings=tuple(fields.texts("warnings")),
-            provenance=provenance.content,
-            phases=read_phases(fields),
-        )
+    def _own_fields(cls, fields: StateFields) -> dict[str, Any]:
+        gain = fields.part("gain")
+        best = gain.part("best_trial")
+        return {
+            "predicted_objective": Interval.read(fields.part("objective")),
+            "gains": read_intervals(gain),
+            "best_trial": best.text("trial"),
+            "best_observed": best.number("observed"),
+            "losses": read_intervals(fields.part("losses")),
+            "binding": tuple(fields.texts("binding")),
+            "stability": fields.maybe("stability", lambda name: Stability.read(fields.part(name))),
+        }
 
     def __repr__(self) -> str:
         """Return the largest shares and the prediction."""

@@ -39,9 +39,18 @@ from mixopt.reporting.what_if import starts_of
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
-    MADE.mixture, "proposal", "significantly better", "why", MADE.natural, "help", "bits_per_byte",
-    1000, {}, {}, None, (), {},
-)  # fmt: skip
+    mixture=MADE.mixture,
+    chosen="proposal",
+    standing="significantly better",
+    why="why",
+    natural=MADE.natural,
+    objective="help",
+    unit="bits_per_byte",
+    tokens=1000,
+    gains={},
+    costs={},
+    epochs=None,
+)
 MOVED = "more prose, less code than natural."
 VALUES = {"proposal": [1.0, 1.0, 1.0], "natural": [1.2, 1.3, 1.25], "uniform": [0.8, 0.9, 0.85]}
 

@@ -96,8 +96,21 @@ def test_a_damaged_table_of_somebody_elses_is_one_line(tmp_path):
 def test_a_flip_in_a_recommendation_is_found_or_harmless_also_as_a_mixture(tmp_path, step):
     path = tmp_path / "recommendation.yaml"
     mixture = made_proposal().mixture
-    about = ("help", "bits_per_byte", 1000, {}, {}, None, ("tasks are few",), {})
-    Recommendation(mixture, "proposal", "undecided", "why", mixture, *about).to_file(path)
+    recommendation = Recommendation(
+        mixture=mixture,
+        chosen="proposal",
+        standing="undecided",
+        why="why",
+        natural=mixture,
+        objective="help",
+        unit="bits_per_byte",
+        tokens=1000,
+        gains={},
+        costs={},
+        epochs=None,
+        warnings=("tasks are few",),
+    )
+    recommendation.to_file(path)
     whole = Mixture.from_file(path)
     for _ in flips(path, count=720 // step):
         with warnings.catch_warnings(record=True) as said, suppress(MixoptError):
