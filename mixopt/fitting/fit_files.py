@@ -13,17 +13,19 @@ A regressor that cannot be written is fitted again when the folder is read, with
 the same trials.
 """
 
+from __future__ import annotations
+
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
-from mixopt.fitting.regressor import Predictor, Repetition, read_regressor, supports_saving
+from mixopt.fitting.regressor import Repetition, read_regressor, supports_saving
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
@@ -40,11 +42,13 @@ from mixopt.system import (
 )
 from mixopt.trials import Trials
 
+if TYPE_CHECKING:
+    from mixopt.fitting.fitted import Fit
+
 FORMAT = "mixopt-fit/5"
 HINT = "fit again"
-TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
-PILOTS = "pilots.parquet"
-CARRIED = "carried.parquet"
+REPORT, HELD_OUT, TRIALS = TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
+PILOTS, CARRIED = "pilots.parquet", "carried.parquet"
 FILES = (*TABLES, PILOTS, CARRIED, "regressor")
 
 
@@ -62,35 +66,26 @@ class FitShape(FileShape):
     files: dict[str, FileRecord]
 
 
-def write_fit(
-    path: Path,
-    name: str,
-    fitted: Predictor,
-    data: FitData,
-    tables: tuple[pl.DataFrame, pl.DataFrame],
-    *,
-    size: ModelSize | None,
-    pilots: Trials | None,
-) -> None:
+def write_fit(path: Path, fit: Fit) -> None:
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
-    for file, table in zip(TABLES, tables, strict=False):
-        write_table(path / file, table)
+    data = fit.data
+    write_table(path / REPORT, fit.report)
+    write_table(path / HELD_OUT, fit.held_out)
     shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
-    tables_of_runs = {TABLES[2]: data.trials, PILOTS: pilots, CARRIED: data.carried}
-    for file, trials in tables_of_runs.items():
+    for file, trials in ((TRIALS, data.trials), (PILOTS, fit.pilots), (CARRIED, data.carried)):
         (path / file).unlink(missing_ok=True)
         if trials is not None:
             trials.write(path / file)
-    if supports_saving(fitted):
-        fitted.save(path / "regressor")
+    if supports_saving(fit.fitted):
+        fit.fitted.save(path / "regressor")
     content = {
         "format": FORMAT,
-        "regressor": name,
-        "saved": supports_saving(fitted),
+        "regressor": fit.name,
+        "saved": supports_saving(fit.fitted),
         "folds": data.folds,
         "seed": data.seed,
         "objective": data.objective.to_json(),
-        "size": size and asdict(size),
+        "size": fit.size and asdict(fit.size),
         "repetition": data.repetition and asdict(data.repetition),
         "files": {name: vars(record) for name, record in folder_records(path, FILES).items()},
     }
@@ -103,23 +98,22 @@ def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
     data = FitData(
-        Trials.read(path / "trials.parquet"),
+        Trials.read(path / TRIALS),
         content.objective,
         folds=content.folds,
         seed=content.seed,
         repetition=content.repetition,
         carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
     )
-    if content.saved:
-        fitted = read_regressor(name, path / "regressor", data.make(name))
-    else:
-        fitted = data.fitted(name)
+    saved = path / "regressor"
     return {
         "name": name,
-        "fitted": fitted,
+        "fitted": read_regressor(name, saved, data.make(name))
+        if content.saved
+        else data.fitted(name),
         "data": data,
-        "report": read_table(path / TABLES[0], hint=HINT),
-        "held_out": read_table(path / TABLES[1], hint=HINT),
+        "report": read_table(path / REPORT, hint=HINT),
+        "held_out": read_table(path / HELD_OUT, hint=HINT),
         "size": content.size,
         "pilots": Trials.read(path / PILOTS) if PILOTS in content.files else None,
     }
@@ -143,4 +137,4 @@ def fit_content(path: Path) -> FitShape:
 
 def held_out_report(path: Path) -> tuple[str, pl.DataFrame]:
     """Return the chosen regressor's name, and the report."""
-    return fit_content(path).regressor, read_table(path / TABLES[0], hint=HINT)
+    return fit_content(path).regressor, read_table(path / REPORT, hint=HINT)

@@ -492,10 +492,7 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        tables = self.report, self.held_out
-        write_fit(
-            path, self.name, self.fitted, self.data, tables, size=self.size, pilots=self.pilots
-        )
+        write_fit(path, self)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:

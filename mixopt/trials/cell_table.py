@@ -23,22 +23,31 @@ PARQUET = (".parquet", ".pq")
 
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Columns of text, their file, and the column that names the rows."""
+    """Columns of text, their file, the column that names the rows, and notes on what was done."""
 
     path: Path
     cells: pl.DataFrame
+    notes: list[str]
     key: str = ""
 
     @classmethod
-    def read(cls, path: Path) -> CellTable:
-        """Read a file: Parquet by its suffix, else CSV."""
-        return cls(path, _parquet(path) if path.suffix.lower() in PARQUET else _csv(path))
+    def read(cls, path: Path, notes: list[str]) -> CellTable:
+        """Read a file: Parquet by its suffix, else CSV; `notes` collects what is done to it."""
+        return cls(path, _parquet(path) if path.suffix.lower() in PARQUET else _csv(path), notes)
+
+    def fault(self, text: str) -> TrialsError:
+        """Return an error that names the file."""
+        return TrialsError(f"{self.path}: {text}")
+
+    def note(self, text: str) -> None:
+        """Add a note that names the file."""
+        self.notes.append(f"{self.path}: {text}")
 
     def require(self, column: str, option: str) -> None:
         """Raise TrialsError if a column is missing."""
         if column not in self.cells.columns:
             near = did_you_mean(column, self.cells.columns)
-            raise TrialsError(f"{self.path}: {option}: no column {column!r}{near}")
+            raise self.fault(f"{option}: no column {column!r}{near}")
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""
@@ -58,6 +67,10 @@ class CellTable:
         """Return rows by index, in this order."""
         return replace(self, cells=self.cells[list(rows)])
 
+    def where(self, is_kept_N: BoolArray) -> CellTable:
+        """Return some rows."""
+        return self.take(np.flatnonzero(is_kept_N))
+
     def gaps(self, columns: Sequence[str]) -> BoolArray:
         """Return which cells are empty or not finite, shape (N, columns)."""
         is_missing = self.cells.select(pl.col(columns).str.to_lowercase().is_in(MISSING))
@@ -74,7 +87,7 @@ class CellTable:
             if not self.gaps([column])[row, 0]:
                 fault = f"{cell!r} is not a number"
                 hint = f"correct it, or leave the column out: --ignore {column!r}"
-            raise TrialsError(f"{self.path}: row {self.names[row]}: {column}: {fault}; {hint}")
+            raise self.fault(f"row {self.names[row]}: {column}: {fault}; {hint}")
         return values_NC
 
     def _floats(self, columns: Sequence[str]) -> Array:

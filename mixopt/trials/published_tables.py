@@ -27,7 +27,7 @@ Shapes: N trials, D domains, M evaluation domains.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -71,8 +71,8 @@ LOSS_ENDS = ("_val_loss", "_loss", "/loss", "_bpb")
 STATES, FINISHED = ("status", "state"), ("finished", "completed", "success")
 
 
-def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
-    """Return the weights and the losses of finished runs as two tables, and notes.
+def split_export(table: CellTable) -> tuple[CellTable, CellTable]:
+    """Return the weights and the losses of finished runs as two tables.
 
     Raises:
         TrialsError: No columns of weights or of losses, or no finished run.
@@ -84,17 +84,17 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
         ("loss", f"{LOSS}code, code_loss or metric_code"),
     ):
         if kind not in kinds.values():
-            raise TrialsError(
-                f"{table.path}: no column of a {kind}, such as {forms}; rename them, or give two"
-                " tables: W.csv of weights and L.csv of losses"
+            raise table.fault(
+                f"no column of a {kind}, such as {forms}; rename them, or give two tables: W.csv"
+                " of weights and L.csv of losses"
             )
-    finished, notes = _ended(table)
+    finished = _ended(table)
     free = {
         name: column.lower().replace(" ", "_") for name, column in plain.items() if not kinds[name]
     }
     unknown = [plain[name] for name, key in free.items() if key not in KEYS]
     if unknown:
-        notes.append(f"{table.path}: neither weight nor loss, left out: {listed(unknown)}")
+        table.note(f"neither weight nor loss, left out: {listed(unknown)}")
     by_key = {key: finished.cells[name] for name, key in free.items() if key in KEYS}
     keys = {key: cells for key, cells in by_key.items() if "" not in cells}
     key_table = pl.DataFrame(keys)
@@ -106,7 +106,7 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
         cells = finished.cells.select(columns).rename({name: plain[name] for name in columns})
         return replace(finished, cells=key_table.hstack(cells))
 
-    return part("weight", "size"), part("loss"), notes
+    return part("weight", "size"), part("loss")
 
 
 def _plain(name: str) -> str:
@@ -124,18 +124,18 @@ def _kind(name: str) -> str:
     return "loss" if name.startswith((*LOSSES, TASK)) or name.endswith(LOSS_ENDS) else ""
 
 
-def _ended(table: CellTable) -> tuple[CellTable, list[str]]:
+def _ended(table: CellTable) -> CellTable:
     """Return the finished runs, if a column has their status."""
     state = next((name for name in table.cells.columns if name.lower() in STATES), None)
     if state is None:
-        return table, []
+        return table
     cells = table.column(state)
     rows = [row for row, cell in enumerate(cells) if cell.lower() in FINISHED]
     if not rows:
-        raise TrialsError(f"{table.path}: {state}: no run has finished (found {listed(cells[:1])})")
-    dropped = len(cells) - len(rows)
-    note = f"{table.path}: left out {dropped} of {len(cells)} runs, whose {state} is not finished"
-    return table.take(rows), [note] if dropped else []
+        raise table.fault(f"{state}: no run has finished (found {listed(cells[:1])})")
+    if dropped := len(cells) - len(rows):
+        table.note(f"left out {dropped} of {len(cells)} runs, whose {state} is not finished")
+    return table.take(rows)
 
 
 def joined_trials(
@@ -152,13 +152,14 @@ def joined_trials(
     for name in ignore:
         if name not in left.cells.columns:
             right.require(name, "--ignore")
-    pair = _Pair(left.without(ignore), right.without(ignore))
-    pair.drop_repeats()
-    pair.join(key, drop_incomplete=drop_incomplete)
+    left, right = (_without_repeats(table.without(ignore)) for table in (left, right))
+    left, right = _joined(left, right, key, drop_incomplete=drop_incomplete)
     if drop_incomplete:
-        pair.drop_incomplete()
-    is_scheduled = pair.drop_unfinished()
-    left, right, notes = pair.left, pair.right, pair.notes
+        left, right = _without_gaps(left, right)
+    scheduled = next((table for table in (left, right) if SCHEDULE in table.cells.columns), None)
+    if scheduled is not None:
+        is_ended_N = _is_at_end(scheduled)
+        left, right = left.where(is_ended_N), right.where(is_ended_N)
     columns = data_columns(left)
     measured = [name for name in data_columns(right) if not name.startswith(ITEMS)]
     loss_columns = sorted(measured, key=lambda name: name.startswith(TASK))
@@ -167,24 +168,23 @@ def joined_trials(
     stated = [name for name in left.cells.columns if name.startswith(PHASE)]
     is_mixture = bool(stated) or _add_up(weights_ND, 0.5) or _add_up(weights_ND / 100, tolerance)
     if not is_mixture and len(targets) > 1 and _add_up(losses_NM, tolerance):
-        raise TrialsError(
-            f"{right.path}: rows add up to 1, and those of {left.path} do not: give the table of"
-            " mixtures first"
+        raise right.fault(
+            f"rows add up to 1, and those of {left.path} do not: give the table of mixtures first"
         )
-    weights_ND, share_notes = _as_shares(left, domains, weights_ND, tolerance)
+    weights_ND = _as_shares(left, domains, weights_ND, tolerance)
     points = [
         _mixture(left, name, domains, weights_D, tolerance)
         for name, weights_D in zip(left.names, weights_ND, strict=True)
     ]
-    notes += share_notes + _rescaled(left, weights_ND)
-    notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
-    notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
+    _note_rescaled(left, weights_ND)
+    _note_constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
+    _note_constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     weights_ND = np.array([point.array for point in points])
     if len(points) > 1:
-        notes += _about_phases(left, stated, Phases.detect(domains, weights_ND), tolerance)
+        _check_phases(left, stated, Phases.detect(domains, weights_ND), tolerance)
     fingerprints = [point.fingerprint for point in points]
     sizes = {**_size(right), **_size(left)}
-    if is_scheduled:
+    if scheduled is not None:
         counts = sizes.get("parameters", [None] * len(points))
         runs = pl.DataFrame({"mixture": fingerprints, "parameters": counts})
         sizes["seed"] = runs.select(pl.int_range(pl.len()).over(runs.columns)).to_series().to_list()
@@ -201,7 +201,7 @@ def joined_trials(
     empty = [pl.lit(None, dtype).alias(n) for n, dtype in types.items() if n not in cells]
     table = pl.DataFrame(cells).with_columns(empty).select(list(types))
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
-    return TrialRows(table, domains, targets, tuple(notes), items, is_phased=bool(stated))
+    return TrialRows(table, domains, targets, tuple(left.notes), items, is_phased=bool(stated))
 
 
 def _add_up(values: Array, tolerance: float) -> bool:
@@ -209,114 +209,89 @@ def _add_up(values: Array, tolerance: float) -> bool:
         return bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
 
 
-@dataclass
-class _Pair:
-    """A table of mixtures and one of losses while they are joined, with notes."""
+def _without_repeats(table: CellTable) -> CellTable:
+    distinct = replace(table, cells=table.cells.unique(maintain_order=True))
+    if repeats := len(table.cells) - len(distinct.cells):
+        table.note(f"rows that repeat another one, cell by cell, read once: {repeats}")
+    return distinct
 
-    left: CellTable
-    right: CellTable
-    notes: list[str] = field(default_factory=list)
 
-    @property
-    def both(self) -> tuple[CellTable, CellTable]:
-        return self.left, self.right
+def _joined(
+    left: CellTable, right: CellTable, key: str | None, *, drop_incomplete: bool
+) -> tuple[CellTable, CellTable]:
+    """Return the rows of both tables in the order of the first, joined by their key."""
+    key_column = _key(left, right, key)
+    left, right = (replace(table, key=key_column) for table in (left, right))
+    for table in (left, right):
+        _check_unique(table)
+    if drop_incomplete:
+        left, right = _only_common(left, right), _only_common(right, left)
+    _check_numbering(left, right)
+    try:
+        check_same(left.names, right.names, str(left.path), str(right.path))
+    except TrialsError as error:
+        raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
+    places = {name: row for row, name in enumerate(right.names)}
+    right = right.take([places[name] for name in left.names])
+    if key is None:
+        _check_agree(left, right)
+    return left, right
 
-    def take(self, is_kept_N: BoolArray) -> None:
-        """Keep rows of both joined tables."""
-        self.left, self.right = (table.take(np.flatnonzero(is_kept_N)) for table in self.both)
 
-    def drop_repeats(self) -> None:
-        distinct = [
-            replace(table, cells=table.cells.unique(maintain_order=True)) for table in self.both
-        ]
-        for table, distinct_table in zip(self.both, distinct, strict=True):
-            if repeats := len(table.cells) - len(distinct_table.cells):
-                self.notes.append(
-                    f"{table.path}: rows that repeat another one, cell by cell, read once:"
-                    f" {repeats}"
-                )
-        self.left, self.right = distinct
-
-    def join(self, key: str | None, *, drop_incomplete: bool) -> None:
-        """Join the rows by their key."""
-        key_columns = _key(*self.both, key)
-        self.left, self.right = (replace(table, key=key_columns) for table in self.both)
-        for table in self.both:
-            _check_unique(table)
-        if drop_incomplete:
-            self._drop_unjoined()
-        _check_numbering(*self.both)
-        left_names, right_names = self.left.names, self.right.names
-        try:
-            check_same(left_names, right_names, str(self.left.path), str(self.right.path))
-        except TrialsError as error:
-            raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
-        places = {name: row for row, name in enumerate(right_names)}
-        self.right = self.right.take([places[name] for name in left_names])
-        if key is None:
-            _check_agree(*self.both)
-
-    def _drop_unjoined(self) -> None:
-        common = set(self.left.names) & set(self.right.names)
-        if not common:
-            raise TrialsError(
-                f"{self.left.path} and {self.right.path}: no {self.left.key} is in both; check"
-                " that it is the key"
-            )
-        for table, other in (self.both, self.both[::-1]):
-            if unjoined := [name for name in table.names if name not in common]:
-                self.notes.append(f"{table.path}: left out {listed(unjoined)}, not in {other.path}")
-        self.left, self.right = (
-            table.take([row for row, name in enumerate(table.names) if name in common])
-            for table in self.both
+def _only_common(table: CellTable, other: CellTable) -> CellTable:
+    """Return the rows whose key is in both tables."""
+    names = set(other.names)
+    rows = [row for row, name in enumerate(table.names) if name in names]
+    if not rows:
+        raise TrialsError(
+            f"{table.path} and {other.path}: no {table.key} is in both; check that it is the key"
         )
+    if unjoined := [name for name in table.names if name not in names]:
+        table.note(f"left out {listed(unjoined)}, not in {other.path}")
+    return table.take(rows)
 
-    def drop_incomplete(self) -> None:
-        """Drop losses that no row has, then rows with missing numbers."""
-        columns, path = data_columns(self.right), self.right.path
-        is_empty_M = np.asarray(self.right.gaps(columns).all(axis=0))
-        empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
-        if empty:
-            self.notes.append(f"{path}: left out {listed(empty)}, empty in every row")
-        self.right = self.right.without(empty)
-        gap_N = np.full(len(self.left.cells), len(empty) == len(columns))
-        for table in self.both if not gap_N.all() else ():
-            lacks_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
-            if lacks_N.any():
-                names = table.take(np.flatnonzero(lacks_N)).names
-                self.notes.append(
-                    f"{table.path}: left out {len(names)} of {len(lacks_N)} rows that lack a"
-                    f" number: {listed(names)}"
-                )
-            gap_N |= lacks_N
-        if gap_N.all():
-            raise TrialsError(f"{self.left.path} and {path}: no row is complete")
-        self.take(~gap_N)
 
-    def drop_unfinished(self) -> bool:
-        """Keep rows at the end of their schedule; return whether a table has schedules."""
-        scheduled = next((table for table in self.both if SCHEDULE in table.cells.columns), None)
-        if scheduled is None:
-            return False
-        share_N = scheduled.numbers([SCHEDULE])[:, 0]
-        for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
-            raise TrialsError(
-                f"{scheduled.path}: row {scheduled.names[row]}: {SCHEDULE}: is {share_N[row]:g};"
-                " need the share of its schedule that the row has run, above 0 and at most 1"
+def _without_gaps(left: CellTable, right: CellTable) -> tuple[CellTable, CellTable]:
+    """Leave out losses that no row has, then rows with missing numbers."""
+    columns = data_columns(right)
+    is_empty_M = np.asarray(right.gaps(columns).all(axis=0))
+    empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
+    if empty:
+        right.note(f"left out {listed(empty)}, empty in every row")
+    right = right.without(empty)
+    gap_N = np.full(len(left.cells), len(empty) == len(columns))
+    for table in (left, right) if not gap_N.all() else ():
+        lacks_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
+        if lacks_N.any():
+            names = table.where(lacks_N).names
+            table.note(
+                f"left out {len(names)} of {len(lacks_N)} rows that lack a number: {listed(names)}"
             )
-        unfinished = scheduled.take(np.flatnonzero(share_N < 1)).names
-        if len(unfinished) == len(share_N):
-            raise TrialsError(
-                f"{scheduled.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the"
-                " last row of each run"
-            )
-        if unfinished:
-            self.notes.append(
-                f"{scheduled.path}: left out {len(unfinished)} of {len(share_N)} rows before the"
-                f" end of their {SCHEDULE}: {listed(unfinished)}"
-            )
-        self.take(share_N == 1)
-        return True
+        gap_N |= lacks_N
+    if gap_N.all():
+        raise TrialsError(f"{left.path} and {right.path}: no row is complete")
+    return left.where(~gap_N), right.where(~gap_N)
+
+
+def _is_at_end(table: CellTable) -> BoolArray:
+    """Return which rows are at the end of their schedule, shape (N,)."""
+    share_N = table.numbers([SCHEDULE])[:, 0]
+    for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
+        raise table.fault(
+            f"row {table.names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the share of its"
+            " schedule that the row has run, above 0 and at most 1"
+        )
+    unfinished = table.where(share_N < 1).names
+    if len(unfinished) == len(share_N):
+        raise table.fault(
+            f"{SCHEDULE}: no row is at 1, the end of its schedule; give the last row of each run"
+        )
+    if unfinished:
+        table.note(
+            f"left out {len(unfinished)} of {len(share_N)} rows before the end of their"
+            f" {SCHEDULE}: {listed(unfinished)}"
+        )
+    return np.asarray(share_N == 1)
 
 
 def data_columns(table: CellTable) -> list[str]:
@@ -324,7 +299,7 @@ def data_columns(table: CellTable) -> list[str]:
     excluded = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
     columns = [n for n in table.cells.columns if n not in excluded and not n.startswith(PHASE)]
     if not columns:
-        raise TrialsError(f"{table.path}: no column besides {', '.join(table.cells.columns)}")
+        raise table.fault(f"no column besides {', '.join(table.cells.columns)}")
     return columns
 
 
@@ -350,13 +325,13 @@ def _check_unique(table: CellTable) -> None:
     key, counts = table.key, Counter(table.names)
     doubled = [name for name, count in counts.items() if count > 1]
     if doubled:
-        raise TrialsError(
-            f"{table.path}: {key}: more than one row for {listed(doubled)}; keep one of each, or"
-            " join by another column: mixopt import --key COLUMN"
+        raise table.fault(
+            f"{key}: more than one row for {listed(doubled)}; keep one of each, or join by another"
+            " column: mixopt import --key COLUMN"
         )
     if "" in counts:
         line = table.names.index("") + 1
-        raise TrialsError(f"{table.path}: {key}: is empty in row {line} of the table; fill it in")
+        raise table.fault(f"{key}: is empty in row {line} of the table; fill it in")
 
 
 def _check_numbering(left: CellTable, right: CellTable) -> None:
@@ -367,8 +342,8 @@ def _check_numbering(left: CellTable, right: CellTable) -> None:
     left_numbers, right_numbers = sorted(map(int, left_names)), sorted(map(int, right_names))
     offset = right_numbers[0] - left_numbers[0]
     if abs(offset) == 1 and [number + offset for number in left_numbers] == right_numbers:
-        raise TrialsError(
-            f"{right.path}: {left.key} goes from {right_numbers[0]} to {right_numbers[-1]}, and"
+        raise right.fault(
+            f"{left.key} goes from {right_numbers[0]} to {right_numbers[-1]}, and"
             f" from {left_numbers[0]} to {left_numbers[-1]} in {left.path}: off by one? Number both"
             " alike, or mixopt import --key COLUMN"
         )
@@ -381,9 +356,9 @@ def _check_agree(left: CellTable, right: CellTable) -> None:
         columns = left.names, left.column(column), right.column(column)
         for name, left_cell, right_cell in zip(*columns, strict=True):
             if left_cell != right_cell:
-                raise TrialsError(
-                    f"{right.path}: row {name}: {column} is {right_cell!r}, but {left_cell!r} in "
-                    f"{left.path}; name the column that joins them: mixopt import --key COLUMN"
+                raise right.fault(
+                    f"row {name}: {column} is {right_cell!r}, but {left_cell!r} in {left.path};"
+                    " name the column that joins them: mixopt import --key COLUMN"
                 )
 
 
@@ -421,7 +396,7 @@ def _mixture(
         return Mixture.from_array(domains, weights_D, tolerance=tolerance)
     except MixtureError as error:
         error_text = str(error).replace("pass tolerance=", "allow it: mixopt import --tolerance ")
-        raise TrialsError(f"{table.path}: row {key}: {error_text}") from error
+        raise table.fault(f"row {key}: {error_text}") from error
 
 
 def _size(table: CellTable) -> dict[str, list[int]]:
@@ -429,27 +404,27 @@ def _size(table: CellTable) -> dict[str, list[int]]:
     names = [name for name in SIZE if name in table.cells.columns]
     sizes_NS = np.rint(table.numbers(names))
     for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
-        raise TrialsError(
-            f"{table.path}: row {table.names[row]}: {names[column]}: is"
-            f" {sizes_NS[row, column]:g}; need a number from 0 to {MAX_SIZE}"
+        raise table.fault(
+            f"row {table.names[row]}: {names[column]}: is {sizes_NS[row, column]:g}; need a number"
+            f" from 0 to {MAX_SIZE}"
         )
     return dict(zip(names, sizes_NS.T.astype(int).tolist(), strict=True))
 
 
 def _as_shares(
     table: CellTable, names: Sequence[str], weights_ND: Array, tolerance: float
-) -> tuple[Array, list[str]]:
+) -> Array:
     """Return weights as shares of 1, also from percent and from a mixture for each phase."""
     with np.errstate(over="ignore"):
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
-    notes, hundreds = list[str](), max(round(float(sums_N.min()) / 100), 1)
+    hundreds = max(round(float(sums_N.min()) / 100), 1)
     if hundreds <= MAX_PHASES and _add_up(weights_ND / (100 * hundreds), tolerance):
         weights_ND, sums_N = weights_ND / 100, sums_N / 100
-        notes.append(f"{table.path}: weights are in percent, and were divided by 100")
+        table.note("weights are in percent, and were divided by 100")
     phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
         weights_ND = _shares_of_all_tokens(table, names, weights_ND, phases, tolerance)
-    return weights_ND, notes
+    return weights_ND
 
 
 def _shares_of_all_tokens(
@@ -459,47 +434,45 @@ def _shares_of_all_tokens(
     phase_of = [name.partition("/")[0] for name in names]
     columns = [f"{PHASE}{phase}" for phase in dict.fromkeys(phase_of)]
     if len(columns) != count or any(name not in table.cells.columns for name in columns):
-        raise TrialsError(
-            f"{table.path}: weights add up to {count} in every row: a mixture for each of {count}"
-            f" phases? Name columns PHASE/DOMAIN and add columns {PHASE}PHASE with each phase's"
+        raise table.fault(
+            f"weights add up to {count} in every row: a mixture for each of {count} phases?"
+            f" Name columns PHASE/DOMAIN and add columns {PHASE}PHASE with each phase's"
             " share of the tokens, or leave out the columns of all but one (--ignore COLUMN)"
         )
     lengths_NP = table.numbers(columns)
     if np.ptp(lengths_NP, axis=0).max() > 0 or abs(lengths_NP[0].sum() - 1.0) > SAME_SUM:
-        raise TrialsError(
-            f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
-        )
+        raise table.fault(f"{', '.join(columns)}: should be the same in all rows and add up to 1")
     phase_C = np.array([columns.index(f"{PHASE}{phase}") for phase in phase_of])
     sums_NP = np.array([weights_NC[:, phase_C == phase].sum(axis=1) for phase in range(count)]).T
     for row, phase in np.argwhere(np.abs(sums_NP - 1) > tolerance)[:1]:
-        raise TrialsError(
-            f"{table.path}: row {table.names[row]}: weights of phase"
-            f" {columns[phase].removeprefix(PHASE)!r} add up to {sums_NP[row, phase]:.6g}, not 1"
+        raise table.fault(
+            f"row {table.names[row]}: weights of phase {columns[phase].removeprefix(PHASE)!r} add"
+            f" up to {sums_NP[row, phase]:.6g}, not 1"
         )
     shares_NC: Array = weights_NC / sums_NP[:, phase_C] * lengths_NP[0, phase_C]
     return shares_NC
 
 
-def _about_phases(
+def _check_phases(
     table: CellTable, stated: Sequence[str], phases: Phases | None, tolerance: float
-) -> list[str]:
-    """Check the stated phases; without any, return whether branches are read as phases."""
+) -> None:
+    """Check the stated phases; without any, note whether branches are read as phases."""
     if stated:
         if phases is None or {PHASE + name for name in phases} != set(stated):
-            raise TrialsError(
-                f"{table.path}: {', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
+            raise table.fault(
+                f"{', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
                 " domains in each phase, and the same total in every row"
             )
         for name, share in phases.items():
             length = float(table.numbers([PHASE + name])[0, 0])
             if abs(length - share) > tolerance:
-                raise TrialsError(
-                    f"{table.path}: {PHASE}{name} is {length:.6g}, but the weights of {name!r} add"
+                raise table.fault(
+                    f"{PHASE}{name} is {length:.6g}, but the weights of {name!r} add"
                     f" up to {share:.6g}; correct it, or make the weights of each phase add up to 1"
                 )
-        return []
+        return
     if phases is None:
-        return []
+        return
     names = listed(list(phases))
     columns = ", ".join(f"{PHASE}{name} ({share:.6g})" for name, share in phases.items())
     note = (
@@ -511,7 +484,7 @@ def _about_phases(
             f"{names} are read as phases of the training; if they are branches of a tree, rename"
             " them, such as 1 to topic1"
         )
-    return [f"{table.path}: {note}"]
+    table.note(note)
 
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
@@ -522,31 +495,27 @@ def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
         name = targets.get(metric, metric)
         if name not in targets.values():
             near = did_you_mean(metric, targets.values())
-            raise TrialsError(f"{table.path}: {column}: no metric {metric!r}{near}")
+            raise table.fault(f"{column}: no metric {metric!r}{near}")
         counts_N = table.numbers([column])[:, 0]
         if np.ptp(counts_N) or counts_N[0] < 1 or counts_N[0] % 1:
-            raise TrialsError(
-                f"{table.path}: {column}: is {counts_N.min():g} to {counts_N.max():g}; need one"
+            raise table.fault(
+                f"{column}: is {counts_N.min():g} to {counts_N.max():g}; need one"
                 " whole number, the questions that every run was asked"
             )
         items[name] = int(counts_N[0])
     return items
 
 
-def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:
+def _note_rescaled(table: CellTable, weights_ND: Array) -> None:
     sums_N = weights_ND.sum(axis=1)
-    off = int((np.abs(sums_N - 1) > 1e-9).sum())
-    if not off:
-        return []
-    spread = f"{sums_N.min():.4g} to {sums_N.max():.4g}"
-    return [f"{table.path}: {off} of {len(sums_N)} rows were rescaled to add up to 1 ({spread})"]
+    if off := int((np.abs(sums_N - 1) > 1e-9).sum()):
+        spread = f"{sums_N.min():.4g} to {sums_N.max():.4g}"
+        table.note(f"{off} of {len(sums_N)} rows were rescaled to add up to 1 ({spread})")
 
 
-def _constant(
+def _note_constant(
     table: CellTable, names: Sequence[str], values: Array, kind: str, consequence: str
-) -> list[str]:
-    if len(values) < 2:
-        return []
+) -> None:
     same = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
-    note = f"{table.path}: the same {kind} in every row: {listed(same)}; {consequence}"
-    return [note] if same else []
+    if len(values) > 1 and same:
+        table.note(f"the same {kind} in every row: {listed(same)}; {consequence}")

@@ -169,11 +169,12 @@ class Trials(ReindexedRows):
         Raises:
             TrialsError: A table cannot be read; the message names file, row and column.
         """
-        left, notes = CellTable.read(Path(mixtures)), list[str]()
+        notes: list[str] = []
+        left = CellTable.read(Path(mixtures), notes)
         if losses is None:
-            left, right, notes = split_export(left.without(ignore))
+            left, right = split_export(left.without(ignore))
         else:
-            right = CellTable.read(Path(losses))
+            right = CellTable.read(Path(losses), notes)
         rows = joined_trials(
             left,
             right,
@@ -183,7 +184,7 @@ class Trials(ReindexedRows):
             ignore=() if losses is None else ignore,
             drop_incomplete=drop_incomplete,
         )
-        return cls(**{**vars(rows), "notes": (*notes, *rows.notes)})
+        return cls(**vars(rows))
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:

@@ -75,7 +75,7 @@ def test_parquet_gives_what_csv_gives(read, tmp_path):
 def test_numbers_of_parquet_are_read_to_the_last_bit(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("numbers") / "t.parquet"
     pl.DataFrame({"run": [str(n) for n in range(len(values))], "x": values}).write_parquet(path)
-    assert CellTable.read(path).numbers(["x"])[:, 0].tolist() == values
+    assert CellTable.read(path, []).numbers(["x"])[:, 0].tolist() == values
 
 
 OVER = MIXTURES.replace("0.9,0.1", "0.9,0.2")
