@@ -177,7 +177,7 @@ class Mixture(Mapping[str, float]):
     @property
     def array(self) -> Array:
         """The weights, shape (D,)."""
-        return np.array([*self._weights.values()], dtype=np.float64)
+        return np.array([*self._weights.values()], float)
 
     @property
     def fingerprint(self) -> str:

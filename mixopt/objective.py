@@ -290,7 +290,7 @@ class Objective:
         less, since the difficulty of a question is the same for all runs.
         """
         counts_M = np.array([self.items.get(name, np.nan) for name in self.evaluation])
-        shares_NM = np.asarray(values_NM, dtype=np.float64)
+        shares_NM = np.asarray(values_NM, float)
         spread: Array = np.sqrt(np.maximum(shares_NM * (1.0 - shares_NM), 0.0) / counts_M)
         return spread
 
@@ -350,7 +350,7 @@ class Objective:
 
         Only measured columns are read: a missing loss of another domain must not affect the value.
         """
-        measured_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
+        measured_NM = np.asarray(losses_NM, float)[:, self.columns]
         return measured_NM @ self._small_pieces.T + self.offsets_P
 
     def value(self, losses_NM: ArrayLike) -> Array:
@@ -360,7 +360,7 @@ class Objective:
 
     def spread(self, stds_NM: ArrayLike) -> Array:
         """Bound the deviation of the objective by those of the losses, shape (N,)."""
-        measured_NM = np.asarray(stds_NM, dtype=np.float64)[:, self.columns]
+        measured_NM = np.asarray(stds_NM, float)[:, self.columns]
         spreads_NP = measured_NM @ np.abs(self._small_pieces).T
         return np.asarray(spreads_NP.max(axis=1))
 

@@ -52,8 +52,8 @@ class CappedSimplex:
     upper_D: Array
 
     def __post_init__(self) -> None:
-        lower_D = np.array(self.lower_D, dtype=np.float64)
-        upper_D = np.array(self.upper_D, dtype=np.float64)
+        lower_D = np.array(self.lower_D, float)
+        upper_D = np.array(self.upper_D, float)
         _check_bounds(lower_D, upper_D)
         upper_D = np.maximum(upper_D, lower_D)
         _make_room(lower_D, upper_D)
@@ -73,7 +73,7 @@ class CappedSimplex:
 
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
         """Return for each row, shape (N,), whether it is in the set, to `tolerance` per weight."""
-        weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
+        weights = np.atleast_2d(np.asarray(weights_ND, float))
         above = (weights >= self.lower_D - tolerance).all(axis=1)
         below = (weights <= self.upper_D + tolerance).all(axis=1)
         adds_up: BoolArray = np.abs(weights.sum(axis=1) - 1.0) <= tolerance * self.lower_D.size
@@ -81,21 +81,21 @@ class CappedSimplex:
 
     def project(self, points_ND: ArrayLike) -> Array:
         """Return the nearest point of the set to each row, in Euclidean distance."""
-        points = np.asarray(points_ND, dtype=np.float64)
+        points = np.asarray(points_ND, float)
         nearest_ND = self._shift(np.atleast_2d(points))
         # A second pass removes rounding errors from thresholds far from the set.
         return self._shift(nearest_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
         """Return the nearest point of the set to each row, shape (N, D); keep rows in the set."""
-        near_ND = np.array(points_ND, dtype=np.float64)
+        near_ND = np.array(points_ND, float)
         off_N = ~self.contains(near_ND, tolerance=EXACT)
         near_ND[off_N] = self.project(near_ND[off_N])
         return near_ND
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set; uniform points give uniform mixtures."""
-        cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
+        cube = np.atleast_2d(np.asarray(cube_NK, float))
         if cube.shape[1] != self.dimensions:
             raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
         rooms_D = self.upper_D - self.lower_D

@@ -66,12 +66,12 @@ class ConvexSet:
 
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
         """Return for each row, shape (N,), whether it is in the set, to `tolerance`."""
-        weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
+        weights = np.atleast_2d(np.asarray(weights_ND, float))
         return self.base.contains(weights, tolerance=tolerance) & ~self._outside(weights, tolerance)
 
     def project(self, points_ND: ArrayLike) -> Array:
         """Return the nearest point of the set to each row, in Euclidean distance."""
-        points = np.asarray(points_ND, dtype=np.float64)
+        points = np.asarray(points_ND, float)
         near_ND = self.base.project(np.atleast_2d(points))
         for row in np.flatnonzero(self._outside(near_ND, EXACT)):
             start_D = self.inside(near_ND[row : row + 1])[0]
@@ -94,7 +94,7 @@ class ConvexSet:
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, one to one."""
-        cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
+        cube = np.atleast_2d(np.asarray(cube_NK, float))
         if self.dimensions == 0:
             return np.tile(self.interior_point_D, (len(cube), 1))
         rays_ND = self._project_moves(self.base.from_cube(cube) - self.interior_point_D)

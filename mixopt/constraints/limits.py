@@ -245,7 +245,7 @@ class Radius:
 
     def value(self, weights_ND: ArrayLike) -> Array:
         """Return the distance of each mixture from the reference, shape (N,)."""
-        weights = np.asarray(weights_ND, dtype=np.float64)
+        weights = np.asarray(weights_ND, float)
         if self.kind == "tv":
             return total_variation(weights, self.center_D)
         weights = np.maximum(weights, 0.0)

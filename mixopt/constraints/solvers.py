@@ -207,7 +207,7 @@ def minimize_slsqp(
         method="SLSQP",
         options={"maxiter": STEPS, "ftol": accuracy},
     )
-    end_X = np.asarray(solution.x, dtype=np.float64)[:count]
+    end_X = np.asarray(solution.x)[:count]
     return end_X if np.isfinite(end_X).all() else start_X
 
 

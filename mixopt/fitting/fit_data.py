@@ -126,7 +126,7 @@ class TrialSizes:
         columns = trials.table.select(COLUMNS)
         if any(columns.null_count().row(0)):
             return cls(None, np.zeros(len(trials), dtype=np.int64))
-        sizes_N2 = columns.to_numpy().astype(np.float64)
+        sizes_N2 = columns.to_numpy().astype(float)
         runs = trials.table.select("mixture", *COLUMNS).n_unique()
         if len(np.unique(sizes_N2, axis=0)) > max(runs // 2, 1):
             # A count for nearly every run: not sizes.

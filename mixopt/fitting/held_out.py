@@ -35,7 +35,7 @@ from mixopt.system import Array, BoolArray, IntArray, first_few
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     """Return the correlation of ranks, ties averaged; None where one side is constant."""
-    sides = [np.asarray(side, dtype=np.float64)[:, None] for side in (predicted_N, observed_N)]
+    sides = [np.asarray(side, float)[:, None] for side in (predicted_N, observed_N)]
     if any(np.ptp(np.round(side, 12)) == 0 for side in sides):
         return None
     return float(rank_correlations(*sides)[0, 0])
@@ -69,7 +69,7 @@ def rank_correlations(left_ND: Array, right_NM: Array) -> Array:
         ranks = ranks - ranks.mean(axis=0)
         length = np.sqrt((ranks**2).sum(axis=0))
         sides.append(ranks / np.where(length > 0, length, 1.0))
-    return np.asarray(sides[0].T @ sides[1], dtype=np.float64)
+    return np.asarray(sides[0].T @ sides[1])
 
 
 RESAMPLES = 200
@@ -156,7 +156,7 @@ def controls(
     roots_ND, targets = np.sqrt(weights_ND), objective.evaluation
     uniform_1D = np.full((1, weights_ND.shape[1]), 1.0 / weights_ND.shape[1])
     far_N1 = pairwise_total_variation(weights_ND, uniform_1D)
-    share_NM, far_NM, near_NM, mean_NM = (np.empty_like(losses_NM) for _ in range(4))
+    share_NM, far_NM, near_NM, mean_NM = losses_4NM = np.empty((4, *losses_NM.shape))
     for train_N, out_N in splits(fold_N):
         best_M = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N])).argmax(axis=0)
         columns = [
@@ -167,9 +167,7 @@ def controls(
         distance_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
         near_NM[out_N] = losses_NM[train_N][np.argmin(distance_NK, axis=1)]
         mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
-    share_NQ, far_NQ, near_NQ, mean_NQ = (
-        with_objective(objective, values_NM) for values_NM in (share_NM, far_NM, near_NM, mean_NM)
-    )
+    share_NQ, far_NQ, near_NQ, mean_NQ = (with_objective(objective, x_NM) for x_NM in losses_4NM)
     ranks_NQ = share_NQ.copy()
     for column, target in enumerate(targets):
         if target in domains:
@@ -178,14 +176,13 @@ def controls(
     if objective.kind == "target":
         only = objective.columns[0]
         ranks_NQ[:, 0] = objective.signs[only] * ranks_NQ[:, 1 + only]
-    return [
-        HeldOutPredictions("own_share", "control", share_NQ, ranks_NQ),
-        HeldOutPredictions(
-            "from_uniform", "control", far_NQ, far_N1 * np.append(1.0, objective.signs)
-        ),
-        HeldOutPredictions("nearest_trial", "control", near_NQ, near_NQ),
-        HeldOutPredictions("mean", "control", mean_NQ, None),
-    ]
+    by_name = {
+        "own_share": (share_NQ, ranks_NQ),
+        "from_uniform": (far_NQ, far_N1 * np.append(1.0, objective.signs)),
+        "nearest_trial": (near_NQ, near_NQ),
+        "mean": (mean_NQ, None),
+    }
+    return [HeldOutPredictions(name, "control", *scores) for name, scores in by_name.items()]
 
 
 def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolArray) -> Array:

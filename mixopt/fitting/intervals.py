@@ -199,4 +199,4 @@ def as_weights(
             Mixture(shares).over(domains) for shares in several if isinstance(shares, Mapping)
         ]
         return np.stack([mixture.array for mixture in mixtures])
-    return np.atleast_2d(np.asarray(weights, dtype=np.float64))
+    return np.atleast_2d(np.asarray(weights, float))

@@ -103,7 +103,7 @@ class Lines:
         slopes_M = np.maximum(drawn_M / (squares_M + hold_M), MIN_SLOPE)
         covariance_KK = _alike(weights_KD, weights_KD, length, share)
         np.fill_diagonal(covariance_KK, 1.0)
-        inverse_KK = np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
+        inverse_KK = np.asarray(np.linalg.inv(covariance_KK))
         weight_K = inverse_KK.sum(axis=0) / inverse_KK.sum()
         levels_M = weight_K @ (values_KM - slopes_M * columns_KM)
         basis_MK2 = np.stack([np.ones_like(columns_KM), columns_KM], axis=2).transpose(1, 0, 2)
@@ -111,7 +111,7 @@ class Lines:
         # Slopes are shrunk for robustness; their uncertainty uses the prior's spread.
         precision_M22[:, 1, 1] += np.maximum(noise_M, MIN_NOISE) / SLOPE_SPREAD**2
         dual_KM = inverse_KK @ (values_KM - levels_M - slopes_M * columns_KM)
-        unsure_M22 = np.asarray(np.linalg.inv(precision_M22), dtype=np.float64)
+        unsure_M22 = np.asarray(np.linalg.inv(precision_M22))
         runs = weights_KD, columns_KM
         return cls(levels_M, slopes_M, unsure_M22, *runs, inverse_KK, dual_KM, length, share)
 
@@ -279,18 +279,12 @@ class Correction:
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return the correction of some losses, by position."""
-        chosen, lines = list(targets), self.lines
-        by_loss = ("columns_KM", "dual_KM")
-        line_fields = {name: getattr(lines, name)[:, chosen] for name in by_loss}
-        line_fields |= {
-            n: getattr(lines, n)[chosen] for n in ("levels_M", "slopes_M", "unsure_M22")
-        }
-        fields = {
-            name: value[..., chosen]
-            for name, value in vars(self).items()
-            if value is not self.lines
-        }
-        return replace(self, lines=replace(lines, **line_fields), **fields)
+        chosen, lines = list(targets), dict(vars(self.lines))
+        lines["unsure_M22"] = lines["unsure_M22"][chosen]
+        of_losses = {**lines, **vars(self)}.items()
+        fields = {name: value[..., chosen] for name, value in of_losses if name.endswith("M")}
+        lines |= {name: fields.pop(name) for name in lines if name in fields}
+        return replace(self, lines=Lines(**lines), **fields)
 
     def refitted(self, predicted_KM: Array) -> Self:
         """Return the correction of another fit's predictions, with other settings unchanged."""
@@ -326,7 +320,7 @@ class CarriedRegressor:
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses, shape (N, M), and on request their standard deviations."""
-        weights = np.asarray(weights_ND, dtype=np.float64)
+        weights = np.asarray(weights_ND, float)
         if not return_std:
             return self.correction.apply(predict_losses(self.regressor, weights), weights)
         plain_NM, stds_NM = predict_with_std(self.regressor, weights)
@@ -342,7 +336,7 @@ class CarriedRegressor:
         regressor: Any = self.regressor
         slopes = regressor.gradient
         return lambda weights_D: self.correction.gradient(
-            np.asarray(slopes(weights_D)), np.asarray(weights_D, dtype=np.float64)
+            np.asarray(slopes(weights_D)), np.asarray(weights_D, float)
         )
 
     @property

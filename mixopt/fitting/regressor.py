@@ -357,7 +357,7 @@ class _Columns:
 
 def predict_losses(regressor: Predictor, weights_ND: ArrayLike) -> Array:
     """Return predictions, shape (N, M)."""
-    means = np.asarray(regressor.predict(weights_ND), dtype=np.float64)
+    means = np.asarray(regressor.predict(weights_ND), float)
     return means.reshape(len(means), -1)
 
 

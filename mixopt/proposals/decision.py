@@ -304,16 +304,15 @@ class Decision:
 
     def _objections(self, proposal: str) -> list[str]:
         """Return why a proposal is not recommended; empty if it is."""
+        # The last one of a verdict, which is kept, is the worst for the proposal.
         rivals = sorted(self._rivals(proposal), key=lambda rival: -rival.mean)
-        worse = [rival for rival in rivals if rival.verdict == "loses"]
-        not_better = [
-            rival for rival in rivals if rival.verdict == "not significant" and rival.mean > 0
-        ]
-        lines = [f"is significantly worse: {self._gain_text(rival)}" for rival in worse[:1]]
-        lines += [
-            f"is not significantly better: {self._gain_text(rival)}" for rival in not_better[:1]
-        ]
-        return lines + self._barred.get(proposal, [])
+        lines = {
+            rival.verdict: self._gain_text(rival)
+            for rival in reversed(rivals)
+            if rival.verdict == "loses" or (rival.verdict == "not significant" and rival.mean > 0)
+        }
+        objections = [text + lines[verdict] for verdict, text in BLAME.items() if verdict in lines]
+        return objections + self._barred.get(proposal, [])
 
     def _gain_text(self, comparison: Comparison) -> str:
         """Return a gain in the objective, with its unit."""
@@ -393,15 +392,11 @@ class Decision:
         if chosen == "natural" or "natural" not in self.validation.mixtures:
             return {}
         objective = self.validation.objective
-        by_loss = {
-            target: self.validation.compare("natural", target, of=chosen)
+        costs = {
+            target: Interval.rounded(cost.mean, cost.low, cost.high)
             for target in objective.evaluation
             if target not in objective.measured
-        }
-        costs = {
-            name: Interval.rounded(comparison.mean, comparison.low, comparison.high)
-            for name, comparison in by_loss.items()
-            if comparison is not None
+            and (cost := self.validation.compare("natural", target, of=chosen)) is not None
         }
         return dict(sorted(costs.items(), key=lambda item: -item[1].value))
 
@@ -410,6 +405,10 @@ class Decision:
         return {"mixopt": __version__, "proposals": prints, "trials": self.fit.fingerprint}
 
 
+BLAME: dict[Verdict, str] = {
+    "loses": "is significantly worse: ",
+    "not significant": "is not significantly better: ",
+}
 PRAISE: dict[Verdict, str] = {
     "wins": "is significantly better than {}",
     "not significant": "is better on the mean than {}, but the difference is not significant",

@@ -50,19 +50,6 @@ FLAT = 1e-6  # relative range below which deviations count as constant
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
-    """Posterior of the objective at some mixtures: means and covariance."""
-
-    means_K: Array
-    covariance_KK: Array
-
-    @property
-    def stds_K(self) -> Array:
-        """Standard deviations; variances made negative by rounding count as 0."""
-        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance_KK), 0.0)))
-
-
-@dataclass(frozen=True, eq=False)
 class Surrogate:
     """A fit of the trials so far, and its regressor for the measured losses alone."""
 
@@ -105,15 +92,15 @@ class Surrogate:
         noise = min_std if self._replicates is None else min(self._replicates, min_std)
         return means_K, np.sqrt(np.maximum(stds_K**2 - noise**2, 0.0))
 
-    def believe(self, weights_KD: Array) -> Belief:
-        """Return the joint posterior of the objective at some mixtures."""
+    def believe(self, weights_KD: Array) -> tuple[Array, Array]:
+        """Return the posterior means of the objective at mixtures, (K,), and covariance, (K, K)."""
         if supports(self.regressor, "covariance"):
-            return Belief(self.values(weights_KD), self._covariance(self.regressor, weights_KD))
+            return self.values(weights_KD), self._covariance(self.regressor, weights_KD)
         if self._refits:
             deviations_BK = self._disagreement(weights_KD)
-            return Belief(self.values(weights_KD), deviations_BK.T @ deviations_BK)
+            return self.values(weights_KD), deviations_BK.T @ deviations_BK
         means_K, stds_K = self.moments(weights_KD)
-        return Belief(means_K, roots_alike(weights_KD) * np.outer(stds_K, stds_K))
+        return means_K, roots_alike(weights_KD) * np.outer(stds_K, stds_K)
 
     @cached_property
     def noise(self) -> float:
@@ -194,14 +181,12 @@ def expected_improvement(below_K: Array, stds_K: Array) -> Array:
 
 
 def choose_by_knowledge(
-    belief: Belief, noise: float, open_K: BoolArray, count: int, seed: int
+    means_K: Array, covariance_KK: Array, noise: float, open_K: BoolArray, count: int, seed: int
 ) -> tuple[list[int], float]:
     """Choose mixtures greedily by their knowledge gradient."""
     draws_SB = _normal_draws(count, seed)
-    covariance_KK = belief.covariance_KK
-    proposed_A = _may_be_proposed(belief)
-    min_mean = float(belief.means_K.min())
-    means_SA = np.tile(belief.means_K[proposed_A] - min_mean, (DRAWS, 1))
+    proposed_A = _may_be_proposed(means_K, covariance_KK)
+    means_SA = np.tile(means_K[proposed_A] - float(means_K.min()), (DRAWS, 1))
     rows, chosen, value = np.flatnonzero(open_K), [], 0.0
     for place in range(count):
         scale_K = 1.0 / np.sqrt(np.maximum(np.diag(covariance_KK), 0.0) + noise**2 + TINY)
@@ -232,14 +217,15 @@ def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array
         (means + factors_S1 * effects[at : at + size, None]).min(axis=2).mean(axis=1)
         for at in range(0, len(effects), size)
     ]
-    return np.concatenate(expected).astype(np.float64)
+    return np.concatenate(expected).astype(float)
 
 
-def _may_be_proposed(belief: Belief) -> IntArray:
+def _may_be_proposed(means_K: Array, covariance_KK: Array) -> IntArray:
     """Return the mixtures that are, or may become, the proposal."""
-    optimistic_K = belief.means_K - DEVIATIONS * belief.stds_K
+    # Variances made negative by rounding count as 0.
+    optimistic_K = means_K - DEVIATIONS * np.sqrt(np.maximum(np.diag(covariance_KK), 0.0))
     half = PROPOSED // 2
-    best = np.argsort(belief.means_K, kind="stable")[:half]
+    best = np.argsort(means_K, kind="stable")[:half]
     hopeful = np.argsort(optimistic_K, kind="stable")[:half]
     return np.union1d(best, hopeful)
 
@@ -251,7 +237,7 @@ def _normal_draws(count: int, seed: int) -> Array:
 
     rng: Any = np.random.default_rng([seed, 4])
     points_SB = qmc.Sobol(count, scramble=True, rng=rng).random(DRAWS)
-    return np.asarray(ndtri(np.clip(points_SB, 1e-9, 1.0 - 1e-9)), dtype=np.float64)
+    return np.asarray(ndtri(np.clip(points_SB, 1e-9, 1.0 - 1e-9)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +275,7 @@ def choose_batch(
         )
     belief = surrogate.believe(np.vstack([candidates_KD, surrogate.best_ND]))
     open_K = np.pad(fresh_K, (0, len(surrogate.best_ND)))
-    chosen, gain = choose_by_knowledge(belief, surrogate.noise, open_K, count, seed)
+    chosen, gain = choose_by_knowledge(*belief, surrogate.noise, open_K, count, seed)
     return Batch(candidates_KD[chosen], gain, surrogate.fit.name)
 
 

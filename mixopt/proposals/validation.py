@@ -205,9 +205,8 @@ class Validation:
 
     def comparisons_of(self, mixture: str) -> list[Comparison]:
         """Return a mixture - each other baseline with enough finished seeds."""
-        baselines = [name for name in self.baselines if name != mixture]
-        comparisons = [self.compare(name, of=mixture) for name in baselines]
-        return [comparison for comparison in comparisons if comparison is not None]
+        others = [name for name in self.baselines if name != mixture]
+        return [c for name in others if (c := self.compare(name, of=mixture)) is not None]
 
     @property
     def problems(self) -> list[str]:
@@ -471,27 +470,19 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     """Return the finished trials with the validated runs of proposals."""
     finished, unit = trials.finished, validation.objective.unit
     columns = [loss_column(name, unit) for name in finished.targets]
-    other_columns = [
-        loss_column(name, other_unit)
-        for other_unit in PREFIX
-        if other_unit != unit
-        for name in finished.targets
-    ]
-    nothing = {name: pl.lit(None, pl.Float64) for name in other_columns if name not in columns}
+    all_columns = [loss_column(name, each) for each in PREFIX for name in finished.targets]
+    nothing = {name: pl.lit(None, pl.Float64) for name in all_columns if name not in columns}
     table = finished.table.with_columns(**nothing)
     shift_M = _shift(validation, fit)
     if shift_M is None:
         return replace(finished, table=table)
     runs = validation.trials.finished.table
     validated = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
-    shifted = {
-        column: pl.col(column) - shift
-        for column, shift in zip(columns, shift_M.tolist(), strict=True)
-    }
+    pairs = zip(columns, shift_M.tolist(), strict=True)
+    shifted = {column: pl.col(column) - shift for column, shift in pairs}
     length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
     validated = validated.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
-    combined = pl.concat([table, validated.cast(table.schema)])
-    return replace(finished, table=combined)
+    return replace(finished, table=pl.concat([table, validated.cast(table.schema)]))
 
 
 def _shift(validation: Validation, fit: Fit) -> Array | None:

@@ -92,7 +92,7 @@ class CellTable:
 
     def _floats(self, columns: Sequence[str]) -> Array:
         values = self.cells.select(columns).cast(pl.Float64, strict=False)
-        return values.to_numpy().astype(np.float64).reshape(len(self.cells), len(columns))
+        return values.to_numpy().astype(float).reshape(len(self.cells), len(columns))
 
 
 def _csv(path: Path) -> pl.DataFrame:

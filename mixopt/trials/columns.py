@@ -20,6 +20,7 @@ ITEMS = "items/"  # columns with the number of questions of a metric
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
 MAX_LOSS = 1e100  # absolute value; its square must be finite
 MAX_SIZE = 1 << 53  # tokens or parameters, exact in a float
+RESULT = ("trial", "status", "reason", "tokens", "parameters", "seconds")  # of a result's fields
 HEAD: dict[str, Any] = {
     "trial": pl.String,
     "role": pl.String,
@@ -52,7 +53,7 @@ class TrialRows:
     def weights(self) -> Array:
         """Return the mixtures, shape (N, D); rows add up to 1."""
         columns = self.table.select([WEIGHT + name for name in self.domains])
-        return columns.to_numpy().astype(np.float64)
+        return columns.to_numpy().astype(float)
 
     def __len__(self) -> int:
         """Count the trials."""
@@ -109,27 +110,13 @@ def table_of(
         if set(trial.mixture) != set(domains):
             odd = sorted(set(trial.mixture) ^ set(domains))
             raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
+        row = {name: getattr(trial, name) for name in ("role", "seed", "round")}
+        row |= {n: getattr(result, n) for n in RESULT}
+        row |= {"mixture": trial.mixture.fingerprint, "proxy": proxy}
+        row |= {WEIGHT + name: trial.mixture[name] for name in domains}
         trial_losses = losses.get(trial.name, Losses(0, {}, {}))
-        values = {
-            "nats_per_token": trial_losses.nats_per_token,
-            "bits_per_byte": trial_losses.bits_per_byte,
-        }
-        row = {
-            "trial": trial.name,
-            "role": trial.role,
-            "seed": trial.seed,
-            "status": result.status,
-            "reason": result.reason,
-            "mixture": trial.mixture.fingerprint,
-            **{WEIGHT + name: trial.mixture[name] for name in domains},
-            "tokens": result.tokens,
-            "parameters": result.parameters,
-            "proxy": proxy,
-            "seconds": result.seconds,
-            "round": trial.round,
-        }
         for unit in PREFIX:
-            unit_losses = values[unit] | trial_losses.tasks
+            unit_losses = getattr(trial_losses, unit) | trial_losses.tasks
             row |= {loss_column(name, unit): unit_losses.get(name) for name in targets}
         rows.append(row)
     return pl.DataFrame(rows, schema=schema(domains, targets))
@@ -193,7 +180,7 @@ def _check_finished(finished: pl.DataFrame, targets: Sequence[str]) -> None:
     by_unit = [finished.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
     none = [columns.select(pl.all().is_null()).to_numpy() for columns in by_unit]
     for columns, none_NM in zip(by_unit, none, strict=True):
-        values_NM = columns.to_numpy().astype(np.float64)
+        values_NM = columns.to_numpy().astype(float)
         is_odd_NM = np.where(none_NM, none[0] & none[1], ~(np.abs(values_NM) <= MAX_LOSS))
         for row, target in np.argwhere(is_odd_NM)[:1].tolist():
             raise TrialsError(

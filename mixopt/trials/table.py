@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from mixopt.corpus import DomainContent
@@ -410,7 +409,7 @@ class Trials(ReindexedRows):
         empty = columns.null_count().row(0) if columns.width else ()
         if any(empty):
             raise TrialsError(self._why_empty(columns, unit))
-        return columns.to_numpy().astype(np.float64)
+        return columns.to_numpy().astype(float)
 
     def __eq__(self, other: object) -> bool:
         """Compare by content, without notes."""

@@ -110,7 +110,7 @@ class AutoRegressor(MixtureRegressor):
             weights_M[:, None] * np.asarray(member.gradient(weights_D))
             for _, member, weights_M in self._used()
         ]
-        return np.asarray(sum(parts), dtype=np.float64)
+        return np.asarray(sum(parts))
 
     @available_if(_all_have("covariance"))  # type: ignore[untyped-decorator]
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
@@ -250,7 +250,7 @@ class AutoRegressor(MixtureRegressor):
     ) -> Predictor:
         """Fit a member; one with the suffix also on carried trials."""
         if name.endswith(CARRIED):
-            carried = np.array(self.carried, dtype=np.float64)
+            carried = np.array(self.carried, float)
             rows_KD, carried_KM = np.split(carried, [self.n_features_in_], axis=1)
             if np.isnan(carried_KM).any():
                 without_carried = fit_regressor(name, regressor, weights_ND, losses_NM)
@@ -298,7 +298,7 @@ class AutoRegressor(MixtureRegressor):
         parts = [
             weights_M * predict_losses(member, weights_ND) for _, member, weights_M in self._used()
         ]
-        return np.asarray(sum(parts), dtype=np.float64)
+        return np.asarray(sum(parts))
 
     def _std(self, weights_ND: Array) -> Array:
         answers = [predict_with_std(member, weights_ND) for _, member, _ in self._used()]
@@ -348,4 +348,4 @@ def _minimum_on_simplex(products_CC: Array) -> Array:
     heavy = 1e4 * max(float(np.sqrt(np.trace(products_CC))), 1e-12)
     matrix: Any = np.vstack([root_CC, np.full(len(values_C), heavy)])
     weights_C, _ = nnls(matrix, np.append(np.zeros(len(values_C)), heavy))
-    return np.asarray(weights_C / weights_C.sum(), dtype=np.float64)
+    return np.asarray(weights_C / weights_C.sum())

@@ -34,7 +34,7 @@ def plain_roots(roots_MPP: NDArray[np.floating[Any]]) -> dict[str, Any]:
 def lower_roots(roots_MPQ: NDArray[np.floating[Any]]) -> Array:
     """Return triangular roots L of R R' for any roots R, shape (M, P, P)."""
     upper_MPP = np.linalg.qr(np.swapaxes(roots_MPQ, -1, -2), mode="r")
-    return np.asarray(np.swapaxes(upper_MPP, -1, -2), dtype=np.float64)
+    return np.asarray(np.swapaxes(upper_MPP, -1, -2))
 
 
 def root_of(matrix_PP: NDArray[np.floating[Any]]) -> Array:
@@ -90,7 +90,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target."""
-        weights, losses = _matrix(weights_ND, "weights"), np.asarray(losses_NM, dtype=np.float64)
+        weights, losses = _matrix(weights_ND, "weights"), np.asarray(losses_NM, float)
         self.n_features_in_ = weights.shape[1]
         self.flat_ = losses.ndim == 1
         losses = _matrix(losses[:, None] if self.flat_ else losses, "losses")
@@ -191,8 +191,26 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return weights
 
 
+class LawByTarget(MixtureRegressor):
+    """A law of each target, fitted alone to its losses in standard deviations."""
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        fold_N, fits = self._fold_of(weights_ND), []
+        for target, losses_N in enumerate(losses_NM.T):
+            scale = float(losses_N.std()) or 1.0
+            fits.append(self._fit_target(target, weights_ND, losses_N / scale, scale, fold_N))
+        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
+            setattr(self, name, np.array(values))
+
+    @abstractmethod
+    def _fit_target(
+        self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
+    ) -> tuple[Any, ...]:
+        """Return the fitted values of one target, as named in `by_target`."""
+
+
 def _matrix(values: ArrayLike, name: str) -> Array:
-    matrix = np.asarray(values, dtype=np.float64)
+    matrix = np.asarray(values, float)
     if matrix.ndim != 2:
         raise TrialsError(f"{name} of shape {matrix.shape}; need two axes")
     if not np.isfinite(matrix).all():

@@ -15,7 +15,7 @@ phase has the same total in all trials; else 1, without phases.
 Shapes: N trials, P phases, D domains, C = P D columns, M targets, K mixtures.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,7 +68,7 @@ class PhasesRegressor(MixtureRegressor):
             self.laws_[ratio].covariance(self._effective(weights, ratio)[0], loads_M[group_M])
             for ratio, group_M in self._groups()
         ]
-        return np.asarray(sum(parts), dtype=np.float64)
+        return np.asarray(sum(parts))
 
     def explain(self, targets: Sequence[str]) -> list[str]:
         """Return the ratio of each target, in words."""
@@ -129,16 +129,20 @@ class PhasesRegressor(MixtureRegressor):
         return np.where(is_better_M, np.array(RATIOS)[best_M], 1.0)
 
     def _predict(self, weights_ND: Array) -> Array:
-        means_NM = np.empty((len(weights_ND), len(self.ratio_M)))
-        for ratio, group_M in self._groups():
-            means_NM[:, group_M] = self.laws_[ratio].predict(self._effective(weights_ND, ratio)[0])
-        return means_NM
+        return self._by_ratio(weights_ND, AutoRegressor.predict)
 
     def _std(self, weights_ND: Array) -> Array:
-        stds_NM = np.empty((len(weights_ND), len(self.ratio_M)))
+        return self._by_ratio(weights_ND, AutoRegressor._std)
+
+    def _by_ratio(
+        self, weights_ND: Array, predict: Callable[[AutoRegressor, Array], Array]
+    ) -> Array:
+        values_NM = np.empty((len(weights_ND), len(self.ratio_M)))
         for ratio, group_M in self._groups():
-            stds_NM[:, group_M] = self.laws_[ratio]._std(self._effective(weights_ND, ratio)[0])
-        return stds_NM
+            values_NM[:, group_M] = predict(
+                self.laws_[ratio], self._effective(weights_ND, ratio)[0]
+            )
+        return values_NM
 
     def _groups(self) -> Iterator[tuple[float, Array]]:
         """Yield each ratio with its losses."""

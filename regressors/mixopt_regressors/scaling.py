@@ -70,7 +70,7 @@ class ScalingRegressor(MixtureRegressor):
 
     def at(self, parameters: float, tokens: float) -> AtScale:
         """Return a predictor from mixtures alone, at one size."""
-        return AtScale(self, np.array([parameters, tokens], dtype=np.float64))
+        return AtScale(self, np.array([parameters, tokens], float))
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -92,9 +92,9 @@ class ScalingRegressor(MixtureRegressor):
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Return a copy fitted to other trials, mapped to one size by the same lines."""
-        checked = _check_rows(np.asarray(rows, dtype=np.float64))
+        checked = _check_rows(np.asarray(rows, float))
         copy = self.select(range(len(self.middle_M)))
-        carried_NM = self._at_reference_size(checked, np.asarray(losses_NM, dtype=np.float64))
+        carried_NM = self._at_reference_size(checked, np.asarray(losses_NM, float))
         copy.member_ = self.member_.tuned().fit(checked[:, :-2], carried_NM)
         return copy
 
@@ -177,7 +177,7 @@ class ScalingRegressor(MixtureRegressor):
         return GaussianProcessRegressor(random_state=self.random_state)
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
-        return super()._checked(_check_rows(np.asarray(weights_ND, dtype=np.float64)))
+        return super()._checked(_check_rows(np.asarray(weights_ND, float)))
 
     def _predict(self, weights_ND: Array) -> Array:
         return np.asarray(self._moments(weights_ND)[0])

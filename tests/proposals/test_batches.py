@@ -14,13 +14,7 @@ from mixopt.errors import DesignError
 from mixopt.fitting import fit_trials
 from mixopt.objective import Objective
 from mixopt.proposals import Surrogate, choose_batch, draw_candidates
-from mixopt.proposals.rounds import (
-    CHILDREN,
-    Belief,
-    _moved,
-    choose_by_knowledge,
-    expected_improvement,
-)
+from mixopt.proposals.rounds import CHILDREN, _moved, choose_by_knowledge, expected_improvement
 
 GP = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
 DOMAINS = ("web", "code", "books")
@@ -54,7 +48,8 @@ def fitted(count=12, regressor=GP):
 
 def test_deviations_come_from_refits_where_a_regressor_has_none_and_noise_from_replicates():
     surrogate = fitted(40, "sklearn.linear_model:Ridge")
-    stds_K = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50)).stds_K
+    _, covariance_KK = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50))
+    stds_K = np.sqrt(np.diag(covariance_KK))
     assert np.ptp(stds_K) > 0.1 * stds_K.max() > 0
     weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)[[*range(12), 0]]
     values_N = bowl(weights_ND) + 0.06 * np.eye(13)[12]
@@ -72,14 +67,14 @@ class Sure:
 def test_deviations_alone_make_near_mixtures_off_together_by_a_matern_kernel():
     surrogate = replace(fitted(), regressor=Sure())
     points_KD = np.array([[0.2, 0.3, 0.5], [0.25, 0.25, 0.5], [0.9, 0.1, 0.0]])
-    found = surrogate.believe(points_KD)
-    stds_K, least = found.stds_K, 0.1 + surrogate.weights_ND[:, 0].min()  # the least is noise
+    means_K, covariance_KK = surrogate.believe(points_KD)
+    stds_K, least = np.sqrt(np.diag(covariance_KK)), 0.1 + surrogate.weights_ND[:, 0].min()  # noise
     np.testing.assert_allclose(stds_K**2, np.maximum((0.1 + points_KD[:, 0]) ** 2 - least**2, 0))
-    np.testing.assert_allclose(found.means_K, bowl(points_KD))
+    np.testing.assert_allclose(means_K, bowl(points_KD))
     roots_KD = np.sqrt(points_KD)
     scaled_KK = np.sqrt(5.0) * np.linalg.norm(roots_KD[:, None] - roots_KD, axis=2) / 0.5
     alike_KK = (1 + scaled_KK + scaled_KK**2 / 3) * np.exp(-scaled_KK)
-    np.testing.assert_allclose(found.covariance_KK, alike_KK * np.outer(stds_K, stds_K), rtol=1e-6)
+    np.testing.assert_allclose(covariance_KK, alike_KK * np.outer(stds_K, stds_K), rtol=1e-6)
 
 
 def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proportions():
@@ -119,8 +114,8 @@ MASSES = MASSES / MASSES.sum()
 
 
 def chosen(means, covariance, noise, count=1):
-    belief = Belief(np.array(means, dtype=float), np.array(covariance, dtype=float))
-    return choose_by_knowledge(belief, noise, np.ones(len(means), dtype=bool), count, seed=0)
+    belief = np.array(means, dtype=float), np.array(covariance, dtype=float)
+    return choose_by_knowledge(*belief, noise, np.ones(len(means), dtype=bool), count, seed=0)
 
 
 def brute_force(means, covariance, noise, batch) -> float:
@@ -170,7 +165,6 @@ def test_a_poor_mixture_is_tried_for_what_it_tells():
 def test_a_batch_is_of_distinct_open_mixtures(count, seed):
     rng = np.random.default_rng(seed)
     open_K, root = rng.permutation(30) < 18, rng.normal(size=(5, 30))
-    belief = Belief(rng.normal(size=30), root.T @ root)
-    rows, _ = choose_by_knowledge(belief, 0.3, open_K, count, seed)
+    rows, _ = choose_by_knowledge(rng.normal(size=30), root.T @ root, 0.3, open_K, count, seed)
     assert len(set(rows)) == count
     assert open_K[rows].all()

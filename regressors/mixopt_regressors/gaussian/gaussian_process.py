@@ -207,7 +207,7 @@ class GaussianProcessRegressor(MixtureRegressor):
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
         weights = self._checked(weights_KD)
-        loads = np.asarray(loads_M, dtype=np.float64)
+        loads = np.asarray(loads_M, float)
         total_KK = np.zeros((len(weights), len(weights)))
         for target in np.flatnonzero(loads):
             scale = float(loads[target] * self.units_M[target]) ** 2

@@ -96,7 +96,7 @@ class Evidence:
             bounds=[(-FARTHEST, FARTHEST)] * len(start),
             options={"maxiter": steps, "ftol": 1e-5, "gtol": 1e-2},
         )
-        return centers_P + spreads_P * np.asarray(result.x, dtype=np.float64)
+        return np.asarray(centers_P + spreads_P * result.x)
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
         """Return minus the log posterior up to a constant, and its gradient."""
@@ -165,7 +165,7 @@ def cholesky(covariance_NN: Array) -> Array:
     """Return the lower Cholesky factor; its upper triangle is 0."""
     factor_NN, failed = lapack.dpotrf(covariance_NN, lower=1, clean=1)
     assert not failed, "the jitter keeps a covariance of bounded parameters positive definite"
-    return np.asarray(factor_NN, dtype=np.float64)
+    return np.asarray(factor_NN)
 
 
 def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]:

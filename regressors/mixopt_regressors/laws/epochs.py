@@ -38,7 +38,7 @@ from scipy.optimize import nnls
 from mixopt.errors import ConfigError
 from mixopt.fitting import splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds, plain_roots, root_of
+from mixopt_regressors.mixture_regressor import LawByTarget, delta_stds, plain_roots, root_of
 
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the mean epochs
 POWERS = (0.3, 0.5, 0.75, 1.0)
@@ -155,7 +155,7 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
 STEEPEST = 1e-4  # the benefit's slope is constant below this weight
 
 
-class EpochsRegressor(MixtureRegressor):
+class EpochsRegressor(LawByTarget):
     """The law of epochs, one for each target.
 
     Attributes:
@@ -197,7 +197,7 @@ class EpochsRegressor(MixtureRegressor):
         scales_M = np.asarray(loads_M) * self.noise_M
         jacobian_MKP = scales_M[:, None, None] * self._jacobians(self._checked(weights_KD))
         covariance_MKK = jacobian_MKP @ self.inverse_MPP @ jacobian_MKP.transpose(0, 2, 1)
-        return np.asarray(covariance_MKK.sum(axis=0), dtype=np.float64)
+        return np.asarray(covariance_MKK.sum(axis=0))
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.regressor)."""
@@ -214,18 +214,17 @@ class EpochsRegressor(MixtureRegressor):
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.rates_D = self._rates(weights_ND.shape[1])
-        epochs_ND, fold_N = self._epochs(weights_ND), self._fold_of(weights_ND)
-        fits = []
-        for target, losses_N in enumerate(losses_NM.T):
-            scale = float(losses_N.std()) or 1.0
-            shape = self._shape(target, epochs_ND, losses_N / scale, fold_N)
-            columns_NC = shape.columns(epochs_ND)
-            law = EpochLaw.fitted(shape, columns_NC, losses_N / scale)
-            noise, inverse_PP = law.spread(columns_NC, losses_N / scale)
-            numbers = (law.floor, law.parameters_P, scale, noise * scale, inverse_PP)
-            fits.append((astuple(shape), *numbers))
-        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
-            setattr(self, name, np.array(values))
+        super()._fit(weights_ND, losses_NM)
+
+    def _fit_target(
+        self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
+    ) -> tuple[Any, ...]:
+        epochs_ND = self._epochs(weights_ND)
+        shape = self._shape(target, epochs_ND, losses_N, fold_N)
+        columns_NC = shape.columns(epochs_ND)
+        law = EpochLaw.fitted(shape, columns_NC, losses_N)
+        noise, inverse_PP = law.spread(columns_NC, losses_N)
+        return astuple(shape), law.floor, law.parameters_P, scale, noise * scale, inverse_PP
 
     def _rates(self, domains: int) -> Array:
         """Return the epochs of each domain at a weight of 1."""

@@ -25,7 +25,7 @@ from scipy.optimize import leastsq
 
 from mixopt.fitting import splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds
+from mixopt_regressors.mixture_regressor import LawByTarget, delta_stds
 
 FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # below the lowest loss, in standard deviations
 ENOUGH = 1e-4  # relative decrease below which the descent stops
@@ -37,7 +37,7 @@ PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # a squared slope of 1 costs so many
 REACH = 1.0  # cap of predictions above the highest loss, in ranges of the losses
 
 
-class LogLinearRegressor(MixtureRegressor):
+class LogLinearRegressor(LawByTarget):
     """The data mixing law, one for each target.
 
     Attributes:
@@ -60,16 +60,6 @@ class LogLinearRegressor(MixtureRegressor):
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
 
-    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        fold_N, fits = self._fold_of(weights_ND), []
-        for target, losses_N in enumerate(losses_NM.T):
-            scale = float(losses_N.std()) or 1.0
-            scaled_N = losses_N / scale
-            penalty = self._penalty(target, weights_ND, scaled_N, fold_N)
-            fits.append(self._fit_target(weights_ND, scaled_N, penalty, scale))
-        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
-            setattr(self, name, np.array(values))
-
     def _penalty(self, target: int, weights_ND: Array, losses_N: Array, fold_N: Any) -> float:
         if self._before is not None:
             return float(self._before.penalties_M[target])
@@ -83,9 +73,9 @@ class LogLinearRegressor(MixtureRegressor):
         return min(errors, key=errors.__getitem__)
 
     def _fit_target(
-        self, weights_ND: Array, losses_N: Array, penalty: float, scale: float
+        self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
     ) -> tuple[Any, ...]:
-        """Return the fitted values of one target, as named in `by_target`."""
+        penalty = self._penalty(target, weights_ND, losses_N, fold_N)
         law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty)
         for _ in range(ROUNDS):
             size_N = np.abs(_law(weights_ND, law_P) - losses_N)

@@ -99,7 +99,7 @@ class Units(NamedTuple):
         distinct_ND, distinct_NM = map(
             np.ascontiguousarray, np.split(rows, [weights_ND.shape[1]], axis=1)
         )
-        counts_N1 = np.bincount(place_N).astype(np.float64)[:, None]
+        counts_N1 = np.bincount(place_N).astype(float)[:, None]
         sizes = [part[0].size for part in self]
         step_P, ends = np.repeat(STEP_SIZES, sizes), np.cumsum([0, *sizes]).tolist()
         places = [slice(*pair) for pair in itertools.pairwise(ends)]  # faster than np.split
@@ -346,7 +346,7 @@ class SkillsRegressor(MixtureRegressor):
     def _widening(self, weights_ND: Array) -> Array:
         basis_NQ = self._basis(weights_ND)
         leverage_N = ((basis_NQ @ self.inverse_QQ) * basis_NQ).sum(axis=1)
-        return np.asarray(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)), dtype=np.float64)
+        return np.asarray(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)))
 
     def _predict(self, weights_ND: Array) -> Array:
         heights_NU = self._heights().means(weights_ND)[0]

@@ -124,7 +124,7 @@ class AioliEstimator(OnlineEstimator):
 
     def _next(self, observation: Observation) -> Plan:
         assert observation.held_out is not None  # requested by each plan but the last
-        losses_M = np.array(observation.held_out.losses_M, np.float64)
+        losses_M = np.array(observation.held_out.losses_M, float)
         if self.to_sweep:
             self._record(self._consumed(observation), self.losses_M - losses_M)
         else:
@@ -164,7 +164,7 @@ class AioliEstimator(OnlineEstimator):
     def _update(self) -> None:
         """Solve the law and update the mixture by its column sums."""
         matrix_DM = np.linalg.lstsq(self.mixtures_KD, self.drops_KM, rcond=None)[0]
-        self.matrix_MD = np.asarray(matrix_DM.T, np.float64)
+        self.matrix_MD = np.asarray(matrix_DM.T)
         columns_D = column_sums(self.matrix_MD, self.setting.objective_M)
         if self.ema is None:
             self.columns_D = columns_D
