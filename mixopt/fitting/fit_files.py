@@ -13,19 +13,17 @@ A regressor that cannot be written is fitted again when the folder is read, with
 the same trials.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
-from mixopt.fitting.regressor import Repetition, read_regressor, supports_saving
+from mixopt.fitting.regressor import Predictor, Repetition, read_regressor, supports_saving
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
@@ -41,9 +39,6 @@ from mixopt.system import (
     write_table,
 )
 from mixopt.trials import Trials
-
-if TYPE_CHECKING:
-    from mixopt.fitting.fitted import Fit
 
 FORMAT = "mixopt-fit/5"
 HINT = "fit again"
@@ -66,26 +61,34 @@ class FitShape(FileShape):
     files: dict[str, FileRecord]
 
 
-def write_fit(path: Path, fit: Fit) -> None:
+def write_fit(
+    path: Path,
+    name: str,
+    fitted: Predictor,
+    data: FitData,
+    report: pl.DataFrame,
+    held_out: pl.DataFrame,
+    size: ModelSize | None,
+    pilots: Trials | None,
+) -> None:
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
-    data = fit.data
-    write_table(path / REPORT, fit.report)
-    write_table(path / HELD_OUT, fit.held_out)
+    write_table(path / REPORT, report)
+    write_table(path / HELD_OUT, held_out)
     shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
-    for file, trials in ((TRIALS, data.trials), (PILOTS, fit.pilots), (CARRIED, data.carried)):
+    for file, trials in ((TRIALS, data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
         (path / file).unlink(missing_ok=True)
         if trials is not None:
             trials.write(path / file)
-    if supports_saving(fit.fitted):
-        fit.fitted.save(path / "regressor")
+    if supports_saving(fitted):
+        fitted.save(path / "regressor")
     content = {
         "format": FORMAT,
-        "regressor": fit.name,
-        "saved": supports_saving(fit.fitted),
+        "regressor": name,
+        "saved": supports_saving(fitted),
         "folds": data.folds,
         "seed": data.seed,
         "objective": data.objective.to_json(),
-        "size": fit.size and asdict(fit.size),
+        "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
         "files": {name: vars(record) for name, record in folder_records(path, FILES).items()},
     }

@@ -492,7 +492,8 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        write_fit(path, self)
+        tables = self.report, self.held_out
+        write_fit(path, self.name, self.fitted, self.data, *tables, self.size, self.pilots)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
