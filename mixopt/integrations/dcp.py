@@ -6,17 +6,15 @@ The state is one global entry, the same on every rank, so it loads on any number
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.distributed.checkpoint.stateful import Stateful
 
 from mixopt.errors import SamplerError
+from mixopt.loading import MixtureLoader, MixtureStream
+from mixopt.online import Driver
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, parse_json
-
-if TYPE_CHECKING:
-    from mixopt.loading import MixtureLoader, MixtureStream
-    from mixopt.online import Driver
 
 _KEY = "mixture"
 
@@ -51,7 +49,6 @@ class MixtureState(Stateful):
         Raises:
             MixoptError: A damaged state, or one of another run; nothing is changed.
         """
-        text = StateFields(state_dict, "the checkpoint's mixture", SamplerError).text(_KEY)
-        self._mixture.load_state_dict(
-            parse_json(text, "the checkpoint's mixture", error=SamplerError)
-        )
+        fields = StateFields(state_dict, "the checkpoint's mixture", SamplerError)
+        state = parse_json(fields.text(_KEY), fields.where, error=SamplerError)
+        self._mixture.load_state_dict(state)

@@ -68,11 +68,10 @@ def model_inputs(
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
     inputs = {name: value for name, value in batch.items() if name not in left_out}
-    packing = {name: batch[name] for name in ("position_ids",) if name in batch}
+    packing = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     if "cu_seqlens" in batch and "max_seqlen" in batch:
-        longest = int(batch["max_seqlen"])
         packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
-        packing |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
+        packing |= dict.fromkeys(("max_length_q", "max_length_k"), int(batch["max_seqlen"]))
     return inputs | {name: value for name, value in packing.items() if takes_all or name in forward}
 
 
@@ -119,7 +118,6 @@ def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
 
 
 STATE_FILE = "mixture.json"
-PACKED = frozenset({"position_ids", "document"})
 Batches = MixtureLoader | MixtureStream
 MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
@@ -143,9 +141,15 @@ class MixtureTrainerMixin:
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
         self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
         self.train_dataset = getattr(self.mixture, "dataset", self.mixture)
-        _check_passes(self.mixture, args.gradient_accumulation_steps)
+        batches, step = self.mixture.sampler.batches, args.gradient_accumulation_steps
+        if batches is not None and batches % step:
+            raise SamplerError(
+                f"MixtureSampler(batches={batches}) with gradient_accumulation_steps={step}: the"
+                " Trainer would cut the last step of each pass short; give"
+                f" batches={batches + -batches % step}"
+            )
         self._train_batch_size = _set_batch_size(args, self.mixture.sampler.rank_batch)
-        self.mixture.accumulate(args.gradient_accumulation_steps)
+        self.mixture.accumulate(step)
         self._set_collator(options.get("data_collator"))
         self.add_callback(_SaveStates(self))  # type: ignore[attr-defined]
 
@@ -220,7 +224,7 @@ class MixtureTrainerMixin:
                 f"and {type(mixture).__name__}(collate=) has precedence; leave it out"
             )
         columns = dataset.columns.values() if dataset is not None else ()
-        packed = any({*names} >= PACKED for names in columns)
+        packed = any({*names} >= {"position_ids", "document"} for names in columns)
         prepares = self._prepares and not packed  # TRL's collator drops the document starts
         if mixture.collate is None and (collator is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
@@ -286,16 +290,6 @@ def _set_batch_size(args: TrainingArguments, rows: int) -> int:
         )
     args.per_device_train_batch_size = rows // devices
     return int(args.train_batch_size)
-
-
-def _check_passes(mixture: Batches, accumulation: int) -> None:
-    batches = mixture.sampler.batches
-    if batches is not None and batches % accumulation:
-        raise SamplerError(
-            f"MixtureSampler(batches={batches}) with gradient_accumulation_steps={accumulation}:"
-            " the Trainer would cut the last step of each pass short; give"
-            f" batches={batches + -batches % accumulation}"
-        )
 
 
 def read_state(file: Path) -> Any:

@@ -7,16 +7,14 @@ requires a length.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning import Callback, LightningDataModule  # type: ignore[import-not-found,unused-ignore]
 
 from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
+from mixopt.online import Driver
 from mixopt.sampling import check_ranks
-
-if TYPE_CHECKING:
-    from mixopt.online import Driver
 
 
 class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore]
@@ -69,18 +67,11 @@ class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, mixture: MixtureLoader) -> None:
         self._mixture = mixture
-        self._logged = 0
 
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Log after every `log_every_n_steps` optimizer steps."""
-        step = trainer.global_step
-        if step > self._logged and step % trainer.log_every_n_steps == 0:
-            self._logged = step
-            for logger in trainer.loggers:
-                # Lightning logs its own metrics with step - 1.
-                shares = self._mixture.realised().items()
-                metrics = {f"mixture/{name}": share for name, share in shares}
-                logger.log_metrics(metrics, step=step - 1)
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Log, as the Trainer logs the module's own metrics."""
+        shares = self._mixture.realised().items()
+        module.log_dict({f"mixture/{name}": share for name, share in shares})
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]

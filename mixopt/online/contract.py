@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from mixopt.errors import EstimatorError, did_you_mean
-from mixopt.sampling import MixtureSampler
+from mixopt.sampling import MixtureSampler, at_least
 from mixopt.system import Array, build_plugin
 
 Need = Literal["training_loss", "held_out"]
@@ -248,9 +248,7 @@ class DriverOptions:
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "observe_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise EstimatorError(f"{name}: {value!r} is not a whole number >= 1")
+            at_least(1, name, getattr(self, name))
 
     def check_needs(self, estimator: Estimator) -> None:
         """Check that the loop provides what an estimator needs.
@@ -275,22 +273,23 @@ class DriverOptions:
             EstimatorError: An unknown domain, an evaluation domain that is not evaluated, or
                 invalid numbers.
         """
-        domains = sampler.domains
+        domains, bounds = sampler.domains, self.bounds or {}
         lengths_D = lengths_of(self.tokens_per_sample, domains)
-        tokens_D = lengths_D * np.array(list(sampler.sizes.values()), np.float64)
+        tokens = dict(zip(domains, lengths_D * [*sampler.sizes.values()], strict=True))
         names = tuple(domains if self.evaluations is None else self.evaluations)
+        _check_names("bounds", bounds, domains)
+        lower_D, upper_D = np.array([bounds.get(name, (0, 1)) for name in domains], float).T
         reference_D = sampler.mixture_at(sampler.batch).array
         mean_length = 1.0 / (reference_D / lengths_D).sum()
-        lower_D, upper_D = _bounds(self.bounds, domains)
-        tokens = max(round(sampler.batch_size * self.accumulation * mean_length), 1)
+        step_samples = sampler.batch_size * self.accumulation
         return Setting(
             domains=domains,
             steps=self.steps,
-            tokens_per_step=tokens,
+            tokens_per_step=max(round(step_samples * mean_length), 1),
             reference_D=reference_D,
-            natural_D=_shares("natural", self.natural, domains, tokens_D),
+            natural_D=_shares("natural", self.natural or tokens, domains),
             evaluations=names,
-            objective_M=_shares("objective", self.objective, names, np.ones(len(names))),
+            objective_M=_shares("objective", self.objective or dict.fromkeys(names, 1.0), names),
             lower_D=lower_D,
             upper_D=upper_D,
             seed=self.seed,
@@ -311,13 +310,8 @@ def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
     return lengths_D
 
 
-def _shares(
-    field: str, weights: Mapping[str, float] | None, names: Sequence[str], default: Array
-) -> Array:
+def _shares(field: str, weights: Mapping[str, float], names: Sequence[str]) -> Array:
     """Return shares of names; missing names have a share of 0."""
-    if weights is None:
-        shares: Array = default / default.sum()
-        return shares
     _check_names(field, weights, names)
     values = np.array([float(weights.get(name, 0.0)) for name in names])
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
@@ -325,12 +319,6 @@ def _shares(
             f"{field}: {dict(weights)}; weights must be >= 0, and at least one > 0"
         )
     return np.asarray(values / values.sum())
-
-
-def _bounds(bounds: Bounds | None, domains: Sequence[str]) -> tuple[Array, Array]:
-    _check_names("bounds", bounds or {}, domains)
-    pairs = [(bounds or {}).get(name, (0.0, 1.0)) for name in domains]
-    return np.array([float(low) for low, _ in pairs]), np.array([float(high) for _, high in pairs])
 
 
 def _check_names(field: str, names: Iterable[str], valid: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ the nearest windows on both sides.
 Shapes: W windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,25 +65,27 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer, before and after."""
-        keys = ("layer", "router")
-        return self._compared(lambda window: window.tables[0], keys, COMPARED_BY_LAYER)
+        tables = [window.tables[0] for window in self._windows]
+        return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
 
     @cached_property
     def by_domain(self) -> pl.DataFrame:
         """Share, largest load, own experts and distance of each domain, mean over layers."""
         means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
+        tables = [
+            window.tables[1].group_by("domain", maintain_order=True).agg(*means)
+            for window in self._windows
+        ]
+        return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)
 
-        def table_of(window: Window) -> pl.DataFrame:
-            return window.tables[1].group_by("domain", maintain_order=True).agg(*means)
-
-        return self._compared(table_of, ("domain",), COMPARED_BY_DOMAIN)
+    @property
+    def _windows(self) -> tuple[Window, ...]:
+        return self.windows_before + self.windows_after
 
     def _compared(
-        self, table_of: Callable[[Window], pl.DataFrame], keys: Sequence[str], names: Sequence[str]
+        self, tables: Sequence[pl.DataFrame], keys: Sequence[str], names: Sequence[str]
     ) -> pl.DataFrame:
-        windows = (*self.windows_before, *self.windows_after)
-        tables = [table_of(window) for window in windows]
-        place_W = np.array([(window.start + window.end) / 2 for window in windows])
+        place_W = np.array([(window.start + window.end) / 2 for window in self._windows])
         is_before_W = np.arange(len(place_W)) < len(self.windows_before)
         rows = []
         for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):

@@ -99,7 +99,8 @@ class PretrainingExperts:
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
-        figures = _still_figures(self.train, self.train)
+        compared = plot_domain_experts(self.train)
+        figures = {"experts_load": plot_load(self.train), "experts_domains": compared}
         if len(self.windows) > 1:
             tables = [(float(window.end), window.tables[0]) for window in self.windows]
             marked = [float(change.step - 1) for change in self.logged]
@@ -177,7 +178,8 @@ class SweepExperts:
     def figures(self) -> dict[str, Figure]:
         """Draw the figures of the shown trial, by name."""
         counts = self.counts[self.shown]
-        return _still_figures(counts.train, counts.held_out)
+        compared = plot_domain_experts(counts.held_out)
+        return {"experts_load": plot_load(counts.train), "experts_domains": compared}
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -255,16 +257,11 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
 
 def draw_experts(experts: RunExperts) -> list[Path]:
     """Write the figures to the run directory's folder `figures`; return the files."""
-    figures = {
-        experts.path / FIGURES / f"{name}.svg": drawn for name, drawn in experts.figures().items()
-    }
-    for file, figure in figures.items():
-        write_text(file, figure_svg(figure))
-    return list(figures)
-
-
-def _still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
-    return {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
+    files = []
+    for name, figure in experts.figures().items():
+        files.append(experts.path / FIGURES / f"{name}.svg")
+        write_text(files[-1], figure_svg(figure))
+    return files
 
 
 def shown_trial(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
@@ -340,7 +337,7 @@ def plot_windows(
         value_WL = np.array([table[name].to_numpy() for _, table in windows], float)
         lines = axes.plot(ends_W, value_WL, color=FAINT, linewidth=0.8, alpha=0.7)
         lines[0].set_label("a layer")
-        mean_W = [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in value_WL]
+        mean_W = np.ma.masked_invalid(value_WL).mean(1)  # none without values
         axes.plot(ends_W, mean_W, color=ACCENT, linewidth=2, label="mean")
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)

@@ -18,5 +18,10 @@ from .finding import (
 from .measures import expert_profiles as expert_profiles, lift as lift, load_shares as load_shares
 from .record import EXPERTS as EXPERTS, ExpertRecord as ExpertRecord, Window as Window
 from .router_stats import RouterStats as RouterStats
-from .scalars import training_scalars as training_scalars, trial_scalars as trial_scalars
-from .summary import Summary as Summary, key_column as key_column, layer_table as layer_table
+from .summary import (
+    Summary as Summary,
+    key_column as key_column,
+    layer_table as layer_table,
+    training_scalars as training_scalars,
+    trial_scalars as trial_scalars,
+)

@@ -9,12 +9,11 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-from mixopt.errors import ConfigError, RoutingError
+from mixopt.errors import ConfigError, RoutingError, did_you_mean
 from mixopt.routing.adapters import (
     BY_NAME,
     EXAMPLE,
@@ -183,11 +182,10 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
     for adapter in adapters:
         if not any(adapter.fits(module) for module in modules):
             kinds = {type(module).__name__ for module in modules}
-            near = get_close_matches(adapter.name, sorted(kinds), n=1, cutoff=0.6)
-            perhaps = f"; did you mean {near[0]!r}?" if near else ""
             raise RoutingError(
                 f"{_kind(model)}: no module is of the class of the adapter for {adapter.name!r}"
-                f"{perhaps}; give RouterAdapter the class of the router as the model has it"
+                f"{did_you_mean(adapter.name, kinds)}; give RouterAdapter the class of the router"
+                " as the model has it"
             )
 
 

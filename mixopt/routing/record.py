@@ -18,7 +18,7 @@ import polars as pl
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.summary import COUNTS_SCHEMA, counts_table, domain_table, layer_table
-from mixopt.system import read_table, write_table
+from mixopt.system import one_line, read_table, write_table
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS = "counts"
@@ -95,7 +95,7 @@ def _read(file: Path) -> Window:
         counts = table.select(list(COUNTS_SCHEMA)).cast(pl.Schema(COUNTS_SCHEMA))
         return Window(start, end, _assignments(counts))
     except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
-        raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        raise RoutingError(f"{file}: cannot be read: {one_line(error)}") from error
 
 
 def _assignments(table: pl.DataFrame) -> Assignments:

@@ -26,7 +26,7 @@ from mixopt.errors import RoutingError
 from mixopt.routing.adapters import FoundRouter, RouterAdapter
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.finding import find_routers
-from mixopt.system import IntArray
+from mixopt.system import IntArray, one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -326,7 +326,7 @@ class _Counter:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise RoutingError(
                 f"router {router.name!r}: what {kind} returns cannot be read: {reason}"
             ) from error

@@ -1,10 +1,12 @@
-"""Summary of assignments: counts, tables by layer and domain, and diagnoses.
+"""Summary of assignments: counts, tables by layer and domain, diagnoses, and logged scalars.
 
 Undefined values, such as those of a domain without tokens, are null.
 
 Shapes: D domains, E experts.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.routing import measures
-from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.routing.assignments import Assignments, ExpertCounts, LayerAssignments
 from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, enough
 from mixopt.system import Array, name_text, short_count
 
@@ -255,3 +257,61 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
         }
     masked = {name: np.where(assigned_D > 0, value_D, np.nan) for name, value_D in columns.items()}
     return {"tokens": layer.tokens_D.astype(float), **masked}
+
+
+# Scalars logged during training. A name is `moe/<statistic>/<member>`: MLflow groups the members of
+# a statistic. At most `MEMBERS` evenly spread layers, and as many domains, have their own scalars;
+# means and extremes are over all of them.
+MEMBERS = 32
+# Statistics of layers: column, reductions over all layers, and whether each has a scalar.
+_OF_LAYERS = {
+    "max_vio": ("max_violation", ("mean", "max"), True),
+    "effective_experts": ("effective", ("mean", "min"), True),
+    "dead_experts": ("dead", ("sum",), True),
+    "specialisation": ("specialisation", ("mean",), True),
+    "overflow": ("overflow", ("mean", "max"), False),
+    "drop_rate": ("dropped", ("mean",), False),
+}
+# Statistics of domains, with names of their own because a domain may be called "mean".
+_OF_DOMAINS = {
+    "max_vio_domain": pl.col("max_violation").max(),
+    "starved_experts": pl.col("starved").sum(),
+    "js_mean": pl.col("distance").mean(),
+}
+_HELD_OUT = ("moe/specialisation/", "moe/js_mean/")  # for trials from held-out text
+
+
+def training_scalars(window: Assignments) -> dict[str, float]:
+    """Return the scalars of a window of training, without unknown ones.
+
+    `diagnoses/undiagnosed` is the number of layers with too few assignments; if that is all of
+    them, diagnoses are not logged.
+    """
+    undiagnosed = sum(not enough(layer) for layer in window.layers)
+    values = _scalars(window) | {"moe/diagnoses/undiagnosed": float(undiagnosed)}
+    if undiagnosed == len(window.layers):
+        return values
+    kinds = Counter(diagnosis.kind for diagnosis in diagnose(window))
+    return values | {f"moe/diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
+
+
+def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
+    """Return the final scalars of a trial; domains are compared on held-out text."""
+    trained, compared = training_scalars(counts.train), _scalars(counts.held_out)
+    values = {name: value for name, value in trained.items() if not name.startswith(_HELD_OUT)}
+    return values | {name: compared[name] for name in compared if name.startswith(_HELD_OUT)}
+
+
+def _scalars(assignments: Assignments) -> dict[str, float]:
+    layers = layer_table(assignments).with_columns(key_column())
+    places = np.linspace(0, layers.height - 1, min(MEMBERS, layers.height)).round().astype(int)
+    values: dict[str, float | None] = {}
+    for name, (column, reductions, has_members) in _OF_LAYERS.items():
+        values |= {f"{name}/{how}": getattr(layers[column], how)() for how in reductions}
+        for key, value in layers.select("key", column)[places].iter_rows() if has_members else ():
+            number, _, router = key.partition("/")
+            values[f"{name}/layer_{int(number):02d}" + (f"_{router}" if router else "")] = value
+    domains = domain_table(assignments).group_by("domain", maintain_order=True).agg(**_OF_DOMAINS)
+    for domain, *measured in domains.head(MEMBERS).iter_rows():
+        values |= {f"{name}/{domain}": v for name, v in zip(_OF_DOMAINS, measured, strict=True)}
+    return {f"moe/{n}": float(v) for n, v in values.items() if v is not None and math.isfinite(v)}

@@ -9,7 +9,7 @@ from online_setting import run_of
 from refusals import refuses
 
 from mixopt import MixtureSampler
-from mixopt.errors import EstimatorError
+from mixopt.errors import EstimatorError, SamplerError
 from mixopt.online import DriverOptions, Plan
 
 HALVES = np.array([0.5, 0.5])
@@ -76,7 +76,6 @@ def test_what_is_said_of_a_run_is_told():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"accumulation": 1.5}, r"accumulation: 1.5 is not a whole number >= 1"),
         ({"natural": {"d": 1.0}}, r"natural: 'd' is not a domain of the sampler"),
         ({"natural": {"a": 0.0}}, r"natural: \{'a': 0.0\}; weights must be >= 0, and at least one"),
         ({"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation domain"),
@@ -90,3 +89,12 @@ def test_what_is_said_of_a_run_is_told():
 )
 def test_what_cannot_be_right_is_named(fields, said):
     refuses(EstimatorError, said, setting_of, **fields)
+
+
+def test_steps_are_whole_numbers():
+    refuses(
+        SamplerError,
+        r"accumulation: 1.5 is not a whole number from 1",
+        setting_of,
+        accumulation=1.5,
+    )

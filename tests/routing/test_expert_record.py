@@ -11,7 +11,7 @@ from made_experts import counted, made_layer
 
 from mixopt.errors import RoutingError
 from mixopt.routing import Assignments, ExpertCounts, ExpertRecord, training_scalars, trial_scalars
-from mixopt.routing.scalars import KINDS
+from mixopt.routing.diagnoses import KINDS
 
 
 def assignments(seed=0):
