@@ -141,15 +141,8 @@ class MixtureTrainerMixin:
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
         self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
         self.train_dataset = getattr(self.mixture, "dataset", self.mixture)
-        batches, step = self.mixture.sampler.batches, args.gradient_accumulation_steps
-        if batches is not None and batches % step:
-            raise SamplerError(
-                f"MixtureSampler(batches={batches}) with gradient_accumulation_steps={step}: the"
-                " Trainer would cut the last step of each pass short; give"
-                f" batches={batches + -batches % step}"
-            )
         self._train_batch_size = _set_batch_size(args, self.mixture.sampler.rank_batch)
-        self.mixture.accumulate(step)
+        self.mixture.accumulate(args.gradient_accumulation_steps)
         self._set_collator(options.get("data_collator"))
         self.add_callback(_SaveStates(self))  # type: ignore[attr-defined]
 

@@ -43,14 +43,7 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
             SamplerError: A pass ends within a step, which Lightning would cut short.
         """
         if self.trainer is not None:
-            batches, step = len(self.mixture), int(self.trainer.accumulate_grad_batches)
-            if batches % step:
-                raise SamplerError(
-                    f"MixtureSampler(batches={batches}) with accumulate_grad_batches={step}:"
-                    " Lightning would cut the last step of each pass short; give"
-                    f" batches={batches + -batches % step}"
-                )
-            self.mixture.accumulate(step)
+            self.mixture.accumulate(int(self.trainer.accumulate_grad_batches))
         return self.mixture
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mixopt.errors import CorpusError, SamplerError
+from mixopt.errors import SamplerError
 from mixopt.loading import MixtureDataset, positions_in
 from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 
@@ -105,10 +105,6 @@ class MegatronMixture(Dataset[dict[str, Any]]):
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Convert a row of L + 1 tokens to the fields of Megatron's GPTDataset."""
         tokens = torch.from_numpy(batch["input_ids"][0].astype(np.int64))
-        if len(tokens) < 2:
-            raise CorpusError(
-                "rows of one token have no next token; use MixtureDataset(length=L + 1)"
-            )
         document = batch.get("document")
         numbers = np.zeros((1, len(tokens)), np.int64) if document is None else document[:1]
         documents = torch.from_numpy(numbers[0].astype(np.int64))

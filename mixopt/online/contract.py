@@ -25,7 +25,7 @@ Shapes: D domains, M evaluation domains.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -256,15 +256,11 @@ class DriverOptions:
         Raises:
             EstimatorError: Something is missing; the message says how to provide it.
         """
-        name = type(estimator).__name__
         if "held_out" in estimator.needs and self.evaluate is None:
             raise EstimatorError(
-                f"{name} needs held-out losses: DriverOptions(evaluate=), which returns"
-                " {name: (loss_sum, tokens)} of this rank"
+                f"{type(estimator).__name__} needs held-out losses: DriverOptions(evaluate=), which"
+                " returns {name: (loss_sum, tokens)} of this rank"
             )
-        if unknown := estimator.needs - set(get_args(Need)):
-            needs = ", ".join(map(repr, sorted(unknown)))
-            raise EstimatorError(f"{name} needs {needs}, which this driver does not provide")
 
     def setting(self, sampler: MixtureSampler) -> Setting:
         """Return the setting, with the mixture of the sampler's next batch as reference.

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
@@ -93,20 +93,14 @@ class Checkpoints:
             self.wait()
 
     def save(
-        self,
-        model: nn.Module,
-        optimizer: optim.Optimizer,
-        step: int,
-        state: Mapping[str, Any],
-        *,
-        beside: Sequence[Path] = (),
+        self, model: nn.Module, optimizer: optim.Optimizer, step: int, state: Mapping[str, Any]
     ) -> None:
-        """Write a checkpoint in the background, complete after `wait`; `beside` is synced first."""
+        """Write a checkpoint in the background, complete after `wait`; logs are synced first."""
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         on_first(lambda: _make_empty(self._path))
         now = deepcopy(state)  # it changes during the write
-        writer = _Writer(self._path, lambda: self._finish(step, now, beside))
+        writer = _Writer(self._path, lambda: self._finish(step, now))
         tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, optimizer).items()}
         with self._written():
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
@@ -143,15 +137,15 @@ class Checkpoints:
             )
         return None
 
-    def _finish(self, step: int, state: Mapping[str, Any], beside: Sequence[Path]) -> None:
+    def _finish(self, step: int, state: Mapping[str, Any]) -> None:
         """Complete a folder of shards, and remove checkpoints that are not kept."""
-        path, folder = self._path, self._folder
+        path, folder, run = self._path, self._folder, self._folder.parent
         files = sorted(path.iterdir())
         with ThreadPoolExecutor() as threads:
             records = zip(files, threads.map(file_record, files), strict=True)
             hashes = {file.name: vars(record) for file, record in records}
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
-        for part in (*beside, path):
+        for part in (*run.glob("*.jsonl"), *run.glob("experts/counts"), path):
             _sync(part)
         path.replace(folder / _name(step))
         _sync(folder)

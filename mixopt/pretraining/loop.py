@@ -52,7 +52,6 @@ class Loop:
     ) -> None:
         """Assemble a run before its first step, on every rank."""
         self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
-        self._beside = [out / METRICS, out / MIXTURE_LOG]
         self.step, self._losses = 0, dict[str, float]()
         length = config.training.sequence_length
 
@@ -220,9 +219,8 @@ class Loop:
             "experts": self.experts and self.experts.state(),
             "metrics_size": self._metrics.size,
         }
-        beside = [*self._beside, *(self.experts.record.beside if self.experts else ())]
         model, optimizer = self._trainer.model, self._trainer.optimizer
-        self._checkpoints.save(model, optimizer, self.step, state, beside=beside)
+        self._checkpoints.save(model, optimizer, self.step, state)
 
     def _is_due(self, period: int) -> bool:
         return self.is_finished or (period > 0 and self.step % period == 0)

@@ -108,24 +108,20 @@ def _sources(
     model: nn.Module, adapters: Sequence[RouterAdapter]
 ) -> list[tuple[str, nn.Module, Source]]:
     """Return the modules whose calls are read; adapters take precedence."""
+    fitting = {
+        name: next((adapter for adapter in adapters if adapter.fits(module)), None)
+        for name, module in _modules(model)
+    }
+    adapted = {_place(name) for name, adapter in fitting.items() if adapter is not None}
     sources: list[tuple[str, nn.Module, Source]] = []
-    adapted = set()
-    for name, module in _modules(model):
-        for adapter in adapters:
-            if adapter.fits(module):
-                sources.append((name, module, _of_adapter(adapter)))
-                adapted.add(_place(name))
-                break
-        else:
-            source = _source_of(module)
-            if source is not None:
-                inner = f"{name}.{source.child}" if source.child else name
-                sources.append((inner, model.get_submodule(inner), source))
-    return [
-        (name, module, source)
-        for name, module, source in sources
-        if _place(name) not in adapted or any(adapter.fits(module) for adapter in adapters)
-    ]
+    for name, adapter in fitting.items():
+        module = model.get_submodule(name)
+        if adapter is not None:
+            sources.append((name, module, _of_adapter(adapter)))
+        elif _place(name) not in adapted and (source := _source_of(module)) is not None:
+            inner = f"{name}.{source.child}" if source.child else name
+            sources.append((inner, model.get_submodule(inner), source))
+    return sources
 
 
 def _source_of(module: nn.Module) -> Source | None:
@@ -197,11 +193,9 @@ def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
         if name.rpartition(".")[2] in _WHOLE or _place(name) in served:
             continue
         kind = type(module).__name__
-        refused = next(
-            (REFUSED[ancestor] for ancestor in kinds_of(module) if ancestor in REFUSED), None
-        )
+        refused = [REFUSED[ancestor] for ancestor in kinds_of(module) if ancestor in REFUSED]
         if refused:
-            lines.append(f"{name!r} ({kind}) is not counted: {refused}")
+            lines.append(f"{name!r} ({kind}) is not counted: {refused[0]}")
         elif _is_router(module) or _is_experts(name, module):
             lines.append(
                 f"{name!r} ({kind}) is a router or has experts, and nothing that"

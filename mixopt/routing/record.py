@@ -51,12 +51,6 @@ class ExpertRecord:
         """Set the folder, which is created on the first write."""
         self.path = path
 
-    @property
-    def beside(self) -> list[Path]:
-        """The folder of counts if it exists, to sync before a checkpoint."""
-        path = self.path / COUNTS
-        return [path] if path.exists() else []
-
     def part(self, end: int) -> Path:
         """Return the file of the window that ends at a step."""
         return self.path / COUNTS / f"part-{end:08d}.parquet"

@@ -74,7 +74,7 @@ class RouterStats:
             group: Ranks to sum over, which see different tokens; None: all.
 
         Raises:
-            RoutingError: The model has no router or is already counted, or names are not unique.
+            RoutingError: The model has no router, or names are not unique.
         """
         return cls(model, domains, find_routers(model, adapters), evaluation, group)
 
@@ -88,11 +88,6 @@ class RouterStats:
     ) -> None:
         """Attach to routers (`attach`)."""
         self.domain_names = _checked_names(domains)
-        for router in routers:
-            if _is_counted(router.module):
-                raise RoutingError(
-                    f"router {router.name!r} is already counted: detach the other RouterStats first"
-                )
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()  # compiled code ignores later hooks
         self.routers = list(routers)
@@ -102,8 +97,8 @@ class RouterStats:
         self.rows_T: Tensor | None = None
         device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
         self._counters = [_Counter(router, self, device) for router in routers]
-        self._pending = np.zeros(3, np.int64)  # batches, interrupted batches, tokens
-        self._is_open, self._is_checked, self._is_attached = False, False, True
+        self._pending = np.zeros(2, np.int64)  # batches, interrupted batches
+        self._is_open, self._is_checked = False, False
         self._total = self._window = self._nothing()
 
     @contextmanager
@@ -125,8 +120,6 @@ class RouterStats:
         """
         if self._is_open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
-        if not self._is_attached:
-            raise RoutingError("this RouterStats was detached; attach another")
         domain_BS = token_domains(domain_ids, mask, len(self.domain_names))
         self._begin(domain_BS, position)
         try:
@@ -146,7 +139,7 @@ class RouterStats:
             RoutingError: A router did not run once in each batch, or ids of no domain.
         """
         mine = int(self._pending[0])
-        batches, interrupted, tokens = self._summed(torch.from_numpy(self._pending))
+        batches, interrupted = self._summed(torch.from_numpy(self._pending))
         passes = [torch.cat([c.passes, (c.passes - mine).abs()]) for c in self._counters]
         sums = [self._summed(part) for part in passes]
         counts = [self._summed(counter.counts) for counter in self._counters]
@@ -157,11 +150,6 @@ class RouterStats:
             if wrong > interrupted:
                 counter.check_passes(int(ran), int(batches))
             counter.check_counts(counts_RE)
-            counted = int(counts_RE.sum())
-            if not interrupted and counted != tokens * counter.router.top_k:
-                raise RoutingError(
-                    f"router {counter.router.name!r}: {counted} assignments of {tokens} tokens"
-                )
             shape = 2, len(self.domain_names), counter.places
             layers.append(counter.router_counts(counts_RE[:-2].reshape(shape)))
         reduced = Assignments(self.domain_names, tuple(layers))
@@ -205,7 +193,6 @@ class RouterStats:
         """Remove the hooks from the model; counts are kept."""
         for counter in self._counters:
             counter.handle.remove()
-        self._is_attached = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as plain values for a checkpoint; errors as in `total`."""
@@ -250,8 +237,8 @@ class RouterStats:
         rows_T, self.rows_T = self.rows_T, None
         if rows_T is None:
             return
-        self._pending += (int(is_whole), int(not is_whole), len(rows_T))
-        if is_whole and not self._is_checked and self._pending[:2].tolist() == [1, 0]:
+        self._pending += (is_whole, not is_whole)
+        if is_whole and not self._is_checked and self._pending.tolist() == [1, 0]:
             for counter in self._counters:
                 counter.check_passes(int(counter.passes), 1)
                 counts_RE = counter.counts.cpu().numpy().reshape(-1, counter.places)
@@ -381,11 +368,6 @@ class _Counter:
         router = self.router
         dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
         return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
-
-
-def _is_counted(module: nn.Module) -> bool:
-    owners = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
-    return any(isinstance(owner, _Counter) for owner in owners)
 
 
 def _ranks(group: ProcessGroup | None) -> int:

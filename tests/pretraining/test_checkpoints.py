@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn, optim
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.pretraining import checkpoints as checkpoints_module
 from mixopt.pretraining.checkpoints import Checkpoints, _Writer, check_checkpoint, load_training
 from mixopt.pretraining.config import CheckpointConfig
 from mixopt.pretraining.parallel import joined
@@ -190,15 +191,16 @@ def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_
 
 def failing(where, rank, out):
     """Write a checkpoint in which one rank fails: at its shard, at rank 0's files, or before."""
-    beside = [out / "absent"] if where == "beside" else []
     with joined("cpu") as ranks:
         if where == "shard" and rank == ranks.rank:
             _Writer.write_data = no_memory
+        if where == "folder":
+            checkpoints_module._sync = no_memory
         try:
             if where == "before":
                 ranks.each(no_memory if rank == ranks.rank else list)
             with Checkpoints(out, ranks, CheckpointConfig()) as checkpoints:
-                checkpoints.save(*filled(1.0), 1, STATE, beside=beside)
+                checkpoints.save(*filled(1.0), 1, STATE)
                 checkpoints.wait()
         except (MixoptError, MemoryError) as error:
             return f"{type(error).__name__}: {error}"
@@ -209,7 +211,6 @@ def no_memory(*_):
 
 
 WHERE = "{}/.step-00000001.tmp: cannot be written"
-ABSENT = "[Errno 2] No such file or directory: '{}/absent'"
 MEMORY = "no memory for a buffer"
 
 
@@ -217,14 +218,14 @@ MEMORY = "no memory for a buffer"
     ("where", "rank", "first", "second"),
     [
         ("shard", 1, f"{WHERE}: {MEMORY}", f"OtherRankError: {WHERE}: {MEMORY}"),
-        ("beside", 0, f"{WHERE}: {ABSENT}", f"OtherRankError: {WHERE}: {ABSENT}"),
+        ("folder", 0, f"{WHERE}: {MEMORY}", f"OtherRankError: {WHERE}: {MEMORY}"),
         ("before", 1, f"rank 1: {MEMORY}", f"MemoryError: {MEMORY}"),
     ],
 )
 def test_what_ends_one_rank_ends_all_with_a_line(where, rank, first, second, tmp_path):
     first_rank, second_rank = on_ranks(2, __file__, "failing", where, rank, tmp_path)
-    assert first_rank == f"RunError: {first.format(tmp_path, tmp_path)}"
-    assert second_rank == second.format(tmp_path, tmp_path)
+    assert first_rank == f"RunError: {first.format(tmp_path)}"
+    assert second_rank == second.format(tmp_path)
 
 
 def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):
