@@ -77,8 +77,7 @@ class Meter:
     ) -> None:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
-        length = float(config.training.sequence_length)
-        self._losses = DomainLosses([*[length] * len(domains), 1.0])  # the last: auxiliary losses
+        self._losses = DomainLosses([1.0] * (len(domains) + 1))  # the last: auxiliary losses
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
