@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mixopt_proxies.decoder import DecoderProxy, make_size
-from mixopt_proxies.decoder.held_out_loss import HeldOutTasks
+from mixopt_proxies.decoder.held_out_loss import Evaluations
 from mixopt_proxies.decoder.training_passes import Passes
 
 from mixopt.corpus import Item, encode_task, open_tokenizer
@@ -69,8 +69,8 @@ def test_scores_equal_those_of_one_window_at_a_time(corpus, size, vocab):
     passes = Passes(size, vocab, device=CPU, dtype=torch.float32, compiled=False)
     weights = passes.weights([0, 1])
     assert passes.chunked == (vocab == 4096)
-    tasks = HeldOutTasks(corpus, size.sequence_length, size.batch, CPU)
-    found = tasks.scores(partial(passes.token_losses, weights.leaves), weights.members)
+    held_out = Evaluations(corpus, size.sequence_length, size.batch, TRAINING, CPU)
+    found = held_out.task_scores(partial(passes.token_losses, weights.leaves), weights.members)
     for member in range(2):
         for task in corpus.tasks:
             slow = slowly(task, size, passes, weights, member)

@@ -43,10 +43,10 @@ def test_a_point_of_an_n_gram_s_curve_is_the_model_of_so_many_tokens():
     tokens_T, starts_T = draw.choice(30, size=3000, p=shares), np.arange(3000) % 97 == 0
     sample_S, rows_S = draw.choice(30, size=400, p=shares), np.arange(400) % 64 == 0
     ends = [300 * number for number in range(1, 11)]
-    model, grams = NgramModel.counted(tokens_T, starts_T, order=4, vocab_size=30)
-    found_ES = model.curve(grams, ends, sample_S, rows_S)
+    model = NgramModel.counted(tokens_T, starts_T, order=4, vocab_size=30)
+    found_ES = model.curve(ends, sample_S, rows_S)
     for end, found_S in zip(ends, found_ES, strict=True):
-        part = NgramModel.counted(tokens_T[:end], starts_T[:end], order=4, vocab_size=30)[0]
+        part = NgramModel.counted(tokens_T[:end], starts_T[:end], order=4, vocab_size=30)
         assert np.array_equal(found_S, part.log_probabilities(sample_S, rows_S))
 
 

@@ -28,7 +28,7 @@ from mixopt_proxies.decoder.decoder_stack import (
     embed,
     layout,
 )
-from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
+from mixopt_proxies.decoder.experts import Choice, Routed, added_up, own_loss
 from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, make_size
 
 
@@ -77,14 +77,13 @@ class CausalLM(nn.Module):
             )
         decoder = self._decoder(input_ids.device)
         stream = embed(self.embedding[None], input_ids.reshape(1, -1)).float()
-        routed = []
-        documents = None if position_ids is None else RowDocuments.placed(position_ids)
+        sums, documents = [], None if position_ids is None else RowDocuments.placed(position_ids)
         for block in self.layers:
-            stream, counts, sums = block(decoder, stream, length, documents)
-            routed.append((counts, sums))
-        if self.size.experts and self.training:
-            all_routed = Routed(*map(torch.stack, zip(*routed, strict=True)))
-            self.own_loss = own_loss(all_routed, input_ids.numel(), self.size)[0]
+            stream, choice = block(decoder, stream, length, documents)
+            if choice is not None:
+                sums.append(added_up(choice, 1))
+        if sums and self.training:
+            self.own_loss = own_loss(Routed.stacked(sums), input_ids.numel(), self.size)[0]
         hidden = decoder.norm(self.norm[None], stream)[0]
         head = self.embedding if self.head is None else self.head
         return hidden.view(sequences, length, -1) @ head.T
@@ -114,20 +113,18 @@ class Block(nn.Module):
         super().__init__()
         for weight in weights:
             self.register_parameter(weight.name.partition(".")[2], _initial(weight))
-        self.tap = None
-        if size.experts:
-            self.tap = RouterTap(experts=size.experts, top_k=size.top_k)
+        experts = size.experts
+        self.tap = RouterTap(experts=experts, top_k=size.top_k) if experts else None
 
     def forward(
         self, decoder: Decoder, stream: Tensor, length: int, documents: RowDocuments | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the residual stream after this layer, shape (1, B * T, C)."""
+    ) -> tuple[Tensor, Choice | None]:
+        """Return the residual stream after this layer, shape (1, B * T, C), and its routing."""
         leaves = {name: weight[None] for name, weight in self.named_parameters()}
         stream, choice = decoder.block(leaves, "", stream, length, documents)
-        if choice is None or self.tap is None:
-            return stream, None, None
-        self.tap(choice.ids_KNS)
-        return stream, *added_up(choice, 1)
+        if choice is not None and self.tap is not None:
+            self.tap(choice.ids_KNS)
+        return stream, choice
 
 
 def _initial(weight: Weight) -> nn.Parameter:
@@ -142,22 +139,11 @@ Form = tuple[dict[str, Any], dict[str, Tensor]]
 def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
     """Return transformers' configuration fields, and weights by transformers' names."""
     table = weights["embedding"]
-    config = _config(size, len(table))
-    form = {"model.embed_tokens.weight": table, "model.norm.weight": weights["norm"]}
-    if not size.tied:
-        form["lm_head.weight"] = weights["head"]
-    for layer in range(size.layers):
-        prefix = f"{layer}."
-        part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        for name, weight in _layer(part).items():
-            form[f"model.layers.{layer}.{name}"] = weight
-    return config, {name: weight.contiguous() for name, weight in form.items()}
-
-
-def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
-    shared = {
-        "vocab_size": vocab_size,
+    config: dict[str, Any] = {
+        "model_type": "llama",
+        "vocab_size": len(table),
         "hidden_size": size.width,
+        "intermediate_size": size.ff,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads,
@@ -168,16 +154,22 @@ def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
         "tie_word_embeddings": size.tied,
     }
-    if not size.experts:
-        return {"model_type": "llama", "intermediate_size": size.ff, **shared}
-    return {
-        "model_type": "mixtral",
-        "intermediate_size": size.expert_ff,
-        "num_local_experts": size.experts,
-        "num_experts_per_tok": size.top_k,
-        "sliding_window": None,
-        **shared,
-    }
+    if size.experts:
+        config |= {
+            "model_type": "mixtral",
+            "intermediate_size": size.expert_ff,
+            "num_local_experts": size.experts,
+            "num_experts_per_tok": size.top_k,
+            "sliding_window": None,
+        }
+    form = {"model.embed_tokens.weight": table, "model.norm.weight": weights["norm"]}
+    if not size.tied:
+        form["lm_head.weight"] = weights["head"]
+    for layer in range(size.layers):
+        prefix = f"{layer}."
+        part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        form |= {f"model.layers.{layer}.{name}": w for name, w in _layer(part).items()}
+    return config, {name: weight.contiguous() for name, weight in form.items()}
 
 
 def _layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

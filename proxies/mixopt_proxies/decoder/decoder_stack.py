@@ -64,7 +64,13 @@ class Decoder:
         # Here batched products are faster than fused attention.
         on_cpu = device.type == "cpu" and dtype == torch.bfloat16
         self._is_explicit = on_cpu and length <= LONGEST_EXPLICIT
-        self._cosine, self._signed_sine = rotary_tables(size, device)
+        half = size.head_width // 2
+        frequencies = ROTARY_BASE ** (-torch.arange(half, device=device) / half)
+        angles = torch.arange(length, device=device)[:, None] * frequencies
+        cosine, sine = angles.cos(), angles.sin()
+        shape = (length, 1, 2, half)
+        self._cosine = torch.stack([cosine, cosine], 1).view(shape)
+        self._signed_sine = torch.stack([-sine, sine], 1).view(shape)
         self._future_TT = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
     def hidden(
@@ -80,8 +86,7 @@ class Decoder:
             stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBT.shape[2], documents)
             if choice is not None:
                 sums.append(added_up(choice, tokens_KBW.shape[1]))
-        routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
-        return self.norm(leaves["norm"], stream), routed
+        return self.norm(leaves["norm"], stream), Routed.stacked(sums) if sums else None
 
     def block(
         self,
@@ -138,30 +143,19 @@ def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
     return functional.embedding(tokens_KN + offsets, table_KVC.view(-1, width))
 
 
-def rotary_tables(size: DecoderSize, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the cosines and signed sines, each of shape (T, 1, 2, C / 2)."""
-    half = size.head_width // 2
-    frequencies = ROTARY_BASE ** (-torch.arange(half, device=device) / half)
-    angles = torch.arange(size.sequence_length, device=device)[:, None] * frequencies
-    cosine, sine = angles.cos(), angles.sin()
-    shape = (size.sequence_length, 1, 2, half)
-    return (torch.stack([cosine, cosine], 1).view(shape), torch.stack([-sine, sine], 1).view(shape))
-
-
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
     """Compute attention by batched products, in blocks of queries."""
-    shape = query.shape
-    query, key, value = (part.reshape(-1, *shape[-2:]) for part in (query, key, value))
-    query = query * shape[-1] ** -0.5
-    blocks = []
-    for first in range(0, shape[-2], QUERY_BLOCK):
-        stop = min(first + QUERY_BLOCK, shape[-2])
+    sequences, heads, length, width = query.shape
+    query, key, value = (part.reshape(-1, length, width) for part in (query, key, value))
+    query, blocks = query * width**-0.5, []
+    for first in range(0, length, QUERY_BLOCK):
+        stop = min(first + QUERY_BLOCK, length)
         scores = torch.bmm(query[:, first:stop], key[:, :stop].mT)
-        by_head = scores.view(*shape[:2], *scores.shape[1:])
+        by_head = scores.view(sequences, heads, *scores.shape[1:])
         part = hidden[..., first:stop, :stop].unsqueeze(-3)
         scores = by_head.masked_fill(part, float("-inf")).view(scores.shape)
         blocks.append(torch.bmm(scores.softmax(-1), value[:, :stop]))
-    return torch.cat(blocks, 1).view(shape)
+    return torch.cat(blocks, 1).view(sequences, heads, length, width)
 
 
 def _heads(rows: Tensor) -> Tensor:
@@ -189,24 +183,21 @@ class Weight:
 
 def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
     """Return the weights of a decoder, in the order of the buffer."""
-    width, fan_in = size.width, 1.0 / math.sqrt(size.width)
-    narrow = 1.0 / math.sqrt(2 * size.layers)
-    inner = size.expert_ff if size.experts else size.ff
-    gate_up, down = (width, 2 * inner), (inner, width)
-    matrices, routers, norms = [], [], []
+    width, inner, stacked, experts = size.width, size.ff, tuple[int, ...](), ""
+    if size.experts:
+        inner, stacked, experts = size.expert_ff, (size.experts,), "experts_"
+    fan_in, narrow = 1.0 / math.sqrt(width), 1.0 / math.sqrt(2 * size.layers)
+    matrices, routers, norms = list[Weight](), list[Weight](), list[Weight]()
     for layer in range(size.layers):
+        gate_up, down = (*stacked, width, 2 * inner), (*stacked, inner, width)
         matrices += [
             Weight(f"{layer}.qkv", (width, 3 * width), fan_in, "matrix"),
             Weight(f"{layer}.out", (width, width), narrow / math.sqrt(width), "matrix"),
+            Weight(f"{layer}.{experts}gate_up", gate_up, fan_in, "matrix"),
+            Weight(f"{layer}.{experts}down", down, narrow / math.sqrt(inner), "matrix"),
         ]
-        prefix, stacked = f"{layer}.", tuple[int, ...]()
         if size.experts:
-            prefix, stacked = f"{layer}.experts_", (size.experts,)
             routers.append(Weight(f"{layer}.router", (width, size.experts), fan_in, "router"))
-        matrices += [
-            Weight(f"{prefix}gate_up", (*stacked, *gate_up), fan_in, "matrix"),
-            Weight(f"{prefix}down", (*stacked, *down), narrow / math.sqrt(inner), "matrix"),
-        ]
         norms += [
             Weight(f"{layer}.{n}", (width,), 0.0, "norm") for n in ("attention_norm", "ff_norm")
         ]

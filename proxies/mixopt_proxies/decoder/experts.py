@@ -12,7 +12,7 @@ G = K * E groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,36 +41,28 @@ def route(
     leaves: Mapping[str, Tensor], prefix: str, normed_KNC: Tensor, top_k: int
 ) -> tuple[Tensor, Choice]:
     """Route each token to its experts and return the weighted sum of their outputs."""
-    router_KCE = leaves[f"{prefix}router"]
+    router_KCE, kind = leaves[f"{prefix}router"], normed_KNC.device.type
     choice = choose(normed_KNC, router_KCE, top_k)
-    dtype = product_dtype(normed_KNC)
-    multiple = rounding(normed_KNC.device, dtype)
+    # Autocast does not support grouped products.
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else normed_KNC.dtype
+    multiple = rounding(kind, dtype)
     place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
-    rows = len(place_A) + len(ends_G) * (multiple - 1)
     rows_AC = normed_KNC.to(dtype).flatten(0, 1).repeat_interleave(top_k, 0)
+    rows = len(place_A) + len(ends_G) * (multiple - 1)
     grouped = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
-    gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
-    down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
-    output_AC = swiglu(grouped, gate_up, down, ends_G).index_select(0, place_A)
+    gate_up, down = (
+        leaves[f"{prefix}experts_{name}"].to(dtype).flatten(0, 1) for name in ("gate_up", "down")
+    )
+    gate, up = functional.grouped_mm(grouped, gate_up, offs=ends_G).chunk(2, -1)
+    output = functional.grouped_mm(functional.silu(gate) * up, down, offs=ends_G)
+    output_AC = output.index_select(0, place_A)
     weighted = output_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
     return weighted.sum(2), choice
 
 
-def swiglu(rows_AC: Tensor, gate_up_GCF: Tensor, down_GFC: Tensor, ends_G: Tensor) -> Tensor:
-    """Return the outputs of each group's expert for its rows, shape (A, C)."""
-    gate, up = functional.grouped_mm(rows_AC, gate_up_GCF, offs=ends_G).chunk(2, -1)
-    return functional.grouped_mm(functional.silu(gate) * up, down_GFC, offs=ends_G)
-
-
-def product_dtype(rows: Tensor) -> torch.dtype:
-    """Return the precision of grouped products, which autocast does not support."""
-    kind = rows.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
-
-
-def rounding(device: torch.device, dtype: torch.dtype) -> int:
+def rounding(device: str, dtype: torch.dtype) -> int:
     """Return the number whose multiples are the group sizes; groups are padded with 0."""
-    return 32 if device.type == "cpu" and dtype == torch.bfloat16 else 1
+    return 32 if device == "cpu" and dtype == torch.bfloat16 else 1
 
 
 def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor]:
@@ -102,6 +94,11 @@ class Routed(NamedTuple):
 
     counts_LKBE: Tensor
     sums_LKBF: Tensor
+
+    @classmethod
+    def stacked(cls, layers: Sequence[tuple[Tensor, Tensor]]) -> Routed:
+        """Stack the counts and sums of layers (`added_up`)."""
+        return cls(*map(torch.stack, zip(*layers, strict=True)))
 
     def detach(self) -> Routed:
         """Return a copy without gradients."""
@@ -176,10 +173,10 @@ def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) ->
     """Return the counts of one member as Assignments."""
     counts = counts_HDLE.cpu().numpy()
     nothing = np.zeros(counts.shape[:2], np.int64)
-    layers = (
+    layers = [
         LayerAssignments(layer, top_k, counts[:, :, layer].copy(), nothing)
         for layer in range(counts.shape[2])
-    )
+    ]
     return Assignments(domains, tuple(layers))
 
 
@@ -188,11 +185,10 @@ def held_out_assignments(
 ) -> list[Assignments]:
     """Return each member's assignments in an evaluation, with equally many windows per domain."""
     windows = min(windows_M[: len(domains)])
-    starts = np.cumsum([0, *windows_M])[: len(domains)]
-    place_U = torch.from_numpy((starts[:, None] + np.arange(windows)).ravel())
-    counts_LKUE = torch.cat(counts_LKWE, 2).cpu()[:, :, place_U]
-    layers, members, _, experts = counts_LKUE.shape
-    counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)
-    counts_KDULE = counts_LKDUE.permute(1, 2, 3, 0, 4)
-    counts_KHDLE = torch.stack([counts_KDULE[:, :, half::2].sum(2) for half in (0, 1)], 1)
+    evaluated_LKWE = torch.cat(counts_LKWE, 2).cpu()[:, :, : sum(windows_M)]
+    parts = torch.split(evaluated_LKWE, windows_M, 2)
+    counts_DLKUE = torch.stack([part[:, :, :windows] for part in parts[: len(domains)]])
+    counts_KHDLE = torch.stack([counts_DLKUE[:, :, :, h::2].sum(3) for h in (0, 1)]).permute(
+        3, 0, 1, 2, 4
+    )
     return [assignments_of(domains, top_k, counts_HDLE) for counts_HDLE in counts_KHDLE]

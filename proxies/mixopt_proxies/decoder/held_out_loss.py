@@ -10,6 +10,7 @@ Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ class HeldOutWindows:
     ) -> None:
         """Read windows of `length` tokens, to evaluate `batch` at once."""
         windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
-        self._names = corpus.evaluation_names
         self.counts = [len(rows) for rows in windows]
         self._domains = corpus.evaluation
         self._batch = batch
@@ -43,13 +43,14 @@ class HeldOutWindows:
         parts = []
         for rows in torch.split(self._rows_W, self._batch):
             missing = self._batch - len(rows)
-            full = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+            full = torch.cat([rows, rows[-1:].expand(missing, -1)])
             parts.append(sequence_losses(full.repeat(members, 1, 1)))
         loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
-        domains = torch.split(loss_KW, self.counts, dim=1)
+        means_MK = [part.mean(1).tolist() for part in torch.split(loss_KW, self.counts, dim=1)]
+        names = [domain.name for domain in self._domains]
         losses = []
-        for loss_M in torch.stack([part.mean(1) for part in domains], 1).tolist():
-            nats = dict(zip(self._names, loss_M, strict=True))
+        for loss_M in zip(*means_MK, strict=True):
+            nats = dict(zip(names, loss_M, strict=True))
             losses.append(Losses(tokens, nats, in_bits_per_byte(nats, self._domains)))
         return losses
 
@@ -60,32 +61,6 @@ def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]
     count = max(1, min(eval_tokens, shards.tokens - 1) // length)
     rows = shards.rows(np.arange(count) * length, length + 1)
     return rows.astype(np.int32)
-
-
-class HeldOutTasks:
-    """The items of a corpus's tasks, ready on the device."""
-
-    def __init__(self, corpus: Corpus, length: int, batch: int, device: torch.device) -> None:
-        """Cut the items into windows of `length` tokens."""
-        self._tasks = corpus.tasks
-        self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
-        self._batches = [
-            (to_device(batch.tokens_BW, device), to_device(batch.place_P, device))
-            for batch in self._rows.batches
-        ]
-
-    def scores(
-        self, token_losses: Callable[[Tensor, Tensor], Tensor], members: int
-    ) -> list[dict[str, float]]:
-        """Return each member's task metrics, by column name."""
-        if not self._batches:
-            return [{} for _ in range(members)]
-        parts = [
-            token_losses(tokens_BW.expand(members, -1, -1), place_P)
-            for tokens_BW, place_P in self._batches
-        ]
-        losses_KP = torch.cat(parts, 1).double().cpu().numpy()
-        return [task_metrics(self._tasks, self._rows.sums(-losses_P)) for losses_P in losses_KP]
 
 
 # Maximum batches of the learning curve, relative to a trial's steps: with seven domains, 70 batches
@@ -103,19 +78,37 @@ class Evaluations:
     def __init__(
         self, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
     ) -> None:
-        """Read the held-out text of a corpus, for trials with sequences of `length` tokens."""
+        """Read the held-out text and the tasks, for trials with sequences of `length` tokens."""
         steps, points = steps_of(training, length * batch), training.curve_points
         self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
-        self.tasks = HeldOutTasks(corpus, length, batch, device)
+        self._tasks = corpus.tasks
+        self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
+        self._batches = [
+            (to_device(part.tokens_BW, device), to_device(part.place_P, device))
+            for part in self._rows.batches
+        ]
         self.sample: HeldOutWindows | None = None
         if points:
             count, points = sample_size(len(corpus.evaluation), batch, steps, points)
             self.sample = HeldOutWindows(corpus, length, batch, count * length, device)
-        sampled_at = {round(steps * k / (points + 1)) for k in range(1, points + 1)}
-        self.sampled_at = sampled_at - {0, steps}
-        interval = max(1, round(training.eval_every / (length * batch)))
-        interval = interval if training.eval_every else steps
+        self.sampled_at = {round(steps * k / (points + 1)) for k in range(points + 1)} - {0, steps}
+        interval = steps
+        if training.eval_every:
+            interval = max(1, round(training.eval_every / (length * batch)))
         self.at = {*range(interval, steps, interval), steps}
+
+    def task_scores(
+        self, token_losses: Callable[[Tensor, Tensor], Tensor], members: int
+    ) -> list[dict[str, float]]:
+        """Return each member's task metrics, by column name."""
+        if not self._batches:
+            return [{} for _ in range(members)]
+        parts = [
+            token_losses(tokens_BW.expand(members, -1, -1), place_P)
+            for tokens_BW, place_P in self._batches
+        ]
+        losses_KP = torch.cat(parts, 1).double().cpu().numpy()
+        return [task_metrics(self._tasks, self._rows.sums(-losses_P)) for losses_P in losses_KP]
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:
@@ -131,17 +124,14 @@ def moved_to(
     end: Sequence[Losses], sampled: Sequence[Sequence[Losses]], sampled_end: Sequence[Losses]
 ) -> list[list[Losses]]:
     """Correct points measured on a sample by the sample's difference from all text at the end."""
-    return [
-        [_shifted(*losses) for losses in zip(point, sampled_end, end, strict=True)]
-        for point in sampled
-    ]
 
+    def moved(point: Losses, sample: Losses, full: Losses) -> Losses:
+        units = dict[str, Any]()
+        for unit in ("nats_per_token", "bits_per_byte"):
+            values, before, after = (getattr(losses, unit) for losses in (point, sample, full))
+            shifts = {name: after[name] - before[name] for name in values}
+            finite = {n: shift if math.isfinite(shift) else 0.0 for n, shift in shifts.items()}
+            units[unit] = {name: value + finite[name] for name, value in values.items()}
+        return replace(point, **units)
 
-def _shifted(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
-    def shifted(unit: str) -> dict[str, float]:
-        values, sample, full = (getattr(losses, unit) for losses in (point, sampled_end, end))
-        shifts = {name: full[name] - sample[name] for name in values}
-        return {n: v + shifts[n] if math.isfinite(shifts[n]) else v for n, v in values.items()}
-
-    nats, bits = shifted("nats_per_token"), shifted("bits_per_byte")
-    return replace(point, nats_per_token=nats, bits_per_byte=bits)
+    return [list(map(moved, point, sampled_end, end)) for point in sampled]

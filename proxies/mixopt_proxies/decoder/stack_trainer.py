@@ -121,7 +121,7 @@ class Course:
             return self._token_losses(tokens_KBW, place_P)
 
         losses, counts = self._losses(evaluations.windows, steps, report)
-        scores = evaluations.tasks.scores(token_losses, self.members)
+        scores = evaluations.task_scores(token_losses, self.members)
         return [replace(loss, tasks=s) for loss, s in zip(losses, scores, strict=True)], counts
 
     def _losses(

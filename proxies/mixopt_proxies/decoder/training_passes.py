@@ -54,7 +54,9 @@ class Passes:
         self.run: Callable[[Leaves, Tensor], tuple[Tensor, Routed | None]] = (
             Compiled(computation) if compiled else computation
         )
-        self._head = HeadLoss(compiled=compiled)
+        self._exponentials: Exponentials = (
+            Compiled(write_exponentials, dynamic=True) if compiled else write_exponentials
+        )
 
     def weights(self, seeds: Sequence[int], origin: StackOrigin | None = None) -> StackedWeights:
         """Return the weights of a stack for these passes, with one member per seed."""
@@ -66,8 +68,8 @@ class Passes:
         """Return mean losses, shape (K,), the gradients of all leaves, and the routing."""
         output, routed = self.run(leaves, tokens_KBW)
         if self.chunked:
-            loss_K, upstream, head = self._head.training(
-                output, leaves["head"], targets_of(tokens_KBW)
+            loss_K, upstream, head = chunked_training(
+                output, leaves["head"], targets_of(tokens_KBW), self._exponentials
             )
             trunk = {name: leaf for name, leaf in leaves.items() if name != "head"}
             gradients = self._backward(output, upstream, trunk, routed) | {"head": head}
@@ -83,7 +85,8 @@ class Passes:
             output, routed = self.run(leaves, tokens_KBW)
         output, routed = output.detach(), routed.detach() if routed else None
         if self.chunked:
-            output = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
+            targets_KN = targets_of(tokens_KBW)
+            output = chunked_losses(output, leaves["head"], targets_KN, self._exponentials)
             output = output.view(tokens_KBW[..., 1:].shape).mean(-1)
         return output, routed
 
@@ -92,8 +95,10 @@ class Passes:
         with torch.no_grad():
             hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
             targets_KP = targets_of(tokens_KBW)[:, place_P]
-            losses = HeadLoss(compiled=False).losses if self.chunked else dense_losses
-            return losses(hidden[:, place_P], leaves["head"], targets_KP)
+            inputs = hidden[:, place_P], leaves["head"], targets_KP
+            if self.chunked:
+                return chunked_losses(*inputs, write_exponentials)
+            return dense_losses(*inputs)
 
     def _dense(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
@@ -124,50 +129,42 @@ def dense_losses(hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> Te
     return logits.logsumexp(-1) - chosen
 
 
-class HeadLoss:
-    """Head and loss in chunks, for training and evaluation."""
+@torch.no_grad()
+def chunked_losses(
+    hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor, exponentials: Exponentials
+) -> Tensor:
+    """Return each token's loss in nats, shape (K, N), in chunks."""
+    losses = torch.empty(targets_KN.shape, device=hidden_KNC.device)
+    for k, part, chunk in _chunks(hidden_KNC, head_KVC, targets_KN, exponentials):
+        losses[k, part] = chunk.losses_N
+    return losses
 
-    def __init__(self, *, compiled: bool) -> None:
-        """Optionally compile the pass over the logits."""
-        self._exponentials: Exponentials = (
-            Compiled(write_exponentials, dynamic=True) if compiled else write_exponentials
-        )
 
-    @torch.no_grad()
-    def training(
-        self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each member's mean loss, and gradients of hidden states and head."""
-        loss_K = torch.zeros(len(hidden_KNC), device=hidden_KNC.device)
-        hidden_grad = torch.empty_like(hidden_KNC)
-        head_grad = torch.empty(head_KVC.shape, device=head_KVC.device)
-        share = 1.0 / targets_KN.shape[1]
-        for k, part, chunk in self._chunks(hidden_KNC, head_KVC, targets_KN):
-            loss_K[k] += chunk.losses_N.sum() * share
-            hidden_grad[k, part] = chunk.gradients(head_grad[k], share, first=part.start == 0)
-        return loss_K, hidden_grad, head_grad
+@torch.no_grad()
+def chunked_training(
+    hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor, exponentials: Exponentials
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each member's mean loss, and gradients of hidden states and head, in chunks."""
+    loss_K = torch.zeros(len(hidden_KNC), device=hidden_KNC.device)
+    hidden_grad = torch.empty_like(hidden_KNC)
+    head_grad = torch.empty(head_KVC.shape, device=head_KVC.device)
+    share = 1.0 / targets_KN.shape[1]
+    for k, part, chunk in _chunks(hidden_KNC, head_KVC, targets_KN, exponentials):
+        loss_K[k] += chunk.losses_N.sum() * share
+        hidden_grad[k, part] = chunk.gradients(head_grad[k], share, first=part.start == 0)
+    return loss_K, hidden_grad, head_grad
 
-    @torch.no_grad()
-    def losses(self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> Tensor:
-        """Return each token's loss in nats, shape (K, N)."""
-        losses = torch.empty(targets_KN.shape, device=hidden_KNC.device)
-        for k, part, chunk in self._chunks(hidden_KNC, head_KVC, targets_KN):
-            losses[k, part] = chunk.losses_N
-        return losses
 
-    def _chunks(
-        self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
-    ) -> Iterator[tuple[int, slice, _Chunk]]:
-        members, count = targets_KN.shape
-        max_tokens = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
-        size = max(1, math.ceil(count / max(1, math.ceil(count / max_tokens))))
-        for k in range(members):
-            for first in range(0, count, size):
-                part = slice(first, first + size)
-                chunk = _Chunk(
-                    hidden_KNC[k, part], head_KVC[k], targets_KN[k, part], self._exponentials
-                )
-                yield k, part, chunk
+def _chunks(
+    hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor, exponentials: Exponentials
+) -> Iterator[tuple[int, slice, _Chunk]]:
+    members, count = targets_KN.shape
+    max_tokens = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
+    size = math.ceil(count / math.ceil(count / max_tokens))
+    for k in range(members):
+        for part in (slice(first, first + size) for first in range(0, count, size)):
+            inputs = hidden_KNC[k, part], head_KVC[k], targets_KN[k, part]
+            yield k, part, _Chunk(*inputs, exponentials)
 
 
 class _Chunk:

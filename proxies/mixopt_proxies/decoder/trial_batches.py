@@ -14,7 +14,7 @@ import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -47,34 +47,36 @@ class TrialBatches:
         steps = steps_of(training, length * batch)
         self._phases = None if training.phases is None else Phases(training.phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
-        self._length = length
         self._pools = pools_of(corpus, steps * batch * length, length, training)
-        self.domains = corpus.domain_names
-        self._batch = batch
-        self._window = length + 1
+        self.domains, self._batch, self._length = corpus.domain_names, batch, length
         drawn = [self._draw(trial, steps * batch) for trial in trials]
-        self.domain_KS = np.stack([domains for domains, _ in drawn])
-        self._start_KS = np.stack([starts for _, starts in drawn])
+        self.domain_KS, self._start_KS = map(np.stack, zip(*drawn, strict=True))
 
     def block(self, first: int, stop: int) -> NDArray[np.int32]:
         """Return the tokens of steps [first, stop), shape (steps, K, B, T + 1)."""
         part = slice(first * self._batch, stop * self._batch)
         domain_KS, start_KS = self.domain_KS[:, part], self._start_KS[:, part]
-        tokens = np.empty((*domain_KS.shape, self._window), np.int32)
+        tokens_KSW = np.empty((*domain_KS.shape, self._length + 1), np.int32)
         for d in np.unique(domain_KS).tolist():
             in_domain = domain_KS == d
-            tokens[in_domain] = self._shards[d].rows(start_KS[in_domain], self._window)
-        by_step = tokens.reshape(len(tokens), stop - first, self._batch, self._window)
+            tokens_KSW[in_domain] = self._shards[d].rows(start_KS[in_domain], self._length + 1)
+        by_step = tokens_KSW.reshape(len(domain_KS), stop - first, self._batch, -1)
         return np.ascontiguousarray(by_step.swapaxes(0, 1))
 
     def _draw(self, trial: Trial, sequences: int) -> tuple[IntArray, IntArray]:
-        domain_S = self._domains_of(trial, sequences)
-        counts_D = np.bincount(domain_S, minlength=len(self.domains))
-        start_S = np.empty(sequences, np.int64)
-        nested = trial.role in PAIRED
-        for d, count in enumerate(counts_D.tolist()):
-            generator = random_generator(trial.seed, f"rows of {self.domains[d]}")
-            start_S[domain_S == d] = self._starts(d, count, generator, nested=nested)
+        """Return the domain and the start of each sequence, shape (S,)."""
+        domain_S, start_S = self._domains_of(trial, sequences), np.empty(sequences, np.int64)
+        for d, name in enumerate(self.domains):
+            generator = random_generator(trial.seed, f"rows of {name}")
+            in_domain = domain_S == d
+            count = int(in_domain.sum())
+            if name in self._pools:
+                start_S[in_domain] = self._pools[name].draw(count, generator) * self._length
+            else:
+                tokens, nested = self._shards[d].tokens, trial.role in PAIRED
+                start_S[in_domain] = window_starts(
+                    tokens, self._length + 1, count, generator, nested=nested
+                )
         return domain_S, start_S
 
     def _domains_of(self, trial: Trial, sequences: int) -> IntArray:
@@ -84,24 +86,12 @@ class TrialBatches:
             parts = self._phases.split(trial.mixture)
             steps = np.cumsum(list(self._phases.values())) * sequences / self._batch
             ends = (np.rint(steps).astype(int) * self._batch).tolist()
-        drawn, begin = [], 0
-        for (phase, mixture), end in zip(parts.items(), ends, strict=True):
-            counts_D = whole_counts(mixture.over(self.domains).array, end - begin)
-            domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
-            random_generator(trial.seed, f"order {phase}".strip()).shuffle(domain_S)
-            drawn.append(domain_S)
-            begin = end
+        drawn = []
+        for (phase, mixture), count in zip(parts.items(), np.diff(ends, prepend=0), strict=True):
+            counts_D = whole_counts(mixture.over(self.domains).array, int(count))
+            drawn.append(np.repeat(np.arange(len(counts_D)), counts_D))
+            random_generator(trial.seed, f"order {phase}".strip()).shuffle(drawn[-1])
         return np.concatenate(drawn)
-
-    def _starts(
-        self, d: int, count: int, generator: np.random.Generator, *, nested: bool
-    ) -> IntArray:
-        pool = self._pools.get(self.domains[d])
-        if pool is None:
-            return window_starts(
-                self._shards[d].tokens, self._window, count, generator, nested=nested
-            )
-        return pool.draw(count, generator) * self._length
 
 
 def steps_of(training: Training, step_tokens: int) -> int:
@@ -127,18 +117,16 @@ def window_starts(
     tokens: int, window: int, count: int, generator: np.random.Generator, *, nested: bool
 ) -> IntArray:
     """Draw non-overlapping windows by epoch; `nested`: a smaller draw is a prefix of a larger."""
-    epochs: list[IntArray] = [np.empty(0, np.int64)]
-    missing = count
-    while missing > 0:
+    starts_S = np.empty(0, np.int64)
+    while (missing := count - len(starts_S)) > 0:
         offset = int(generator.integers(min(window, tokens - window + 1)))
         windows = (tokens - offset) // window
         if nested:
             drawn = generator.permutation(windows)[:missing]
         else:
             drawn = generator.choice(windows, size=min(missing, windows), replace=False)
-        epochs.append(offset + window * drawn.astype(np.int64))
-        missing -= len(drawn)
-    return np.concatenate(epochs)
+        starts_S = np.append(starts_S, offset + window * drawn)
+    return starts_S
 
 
 def random_generator(seed: int, purpose: str) -> np.random.Generator:
@@ -163,23 +151,23 @@ def long_enough(shards: TokenShards, name: str, length: int) -> TokenShards:
     return shards
 
 
-Span = tuple[int, int]
-Read = Callable[[int, int], NDArray[np.int32]]
-
 BUFFERS = 2  # prefetched blocks
 
 
-def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tuple[int, Tensor]]:
+def blocks(
+    read: Callable[[int, int], NDArray[np.int32]],
+    spans: list[tuple[int, int]],
+    device: torch.device,
+) -> Iterator[tuple[int, Tensor]]:
     """Yield the first step of each block and its tokens as int64, prefetched by a thread."""
 
-    def host_block(span: Span) -> Tensor:
+    def host_block(span: tuple[int, int]) -> Tensor:
         block = torch.from_numpy(read(*span))
         return block.pin_memory() if device.type == "cuda" else block
 
     with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
-        waiting = deque(pool.submit(host_block, span) for span in spans[:BUFFERS])
-        for i, (first, _) in enumerate(spans):
-            block = waiting.popleft().result().to(device, non_blocking=True)
-            if i + BUFFERS < len(spans):
-                waiting.append(pool.submit(host_block, spans[i + BUFFERS]))
-            yield first, block.long()
+        ahead = deque[Future[Tensor]]()
+        for place, (first, _) in enumerate(spans):
+            unread = spans[place + len(ahead) : place + 1 + BUFFERS]
+            ahead.extend(pool.submit(host_block, span) for span in unread)
+            yield first, ahead.popleft().result().to(device, non_blocking=True).long()

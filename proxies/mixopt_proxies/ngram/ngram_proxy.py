@@ -29,15 +29,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from mixopt.corpus import Corpus, Domain, EncodedTask
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Mixture, whole_counts
-from mixopt.system import Array, BoolArray, IntArray
+from mixopt.system import Array, BoolArray, IntArray, checked_as
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
 
 NONE = -1  # no gram: not seen in training, or too close to the start of the row
@@ -46,6 +47,8 @@ SAMPLED = 512  # held-out tokens of each evaluation domain for the learning curv
 HELD_OUT_WINDOW = 1024
 SAMPLE_WINDOW = 64
 
+Order = Annotated[int, Field(strict=True, ge=1, le=16)]
+Window = Annotated[int, Field(strict=True, ge=2, le=2**20)]
 Rows = tuple[IntArray, BoolArray]  # concatenated tokens of rows, and whether a row begins there
 
 
@@ -56,13 +59,8 @@ class NgramProxy:
 
     def __init__(self, order: int = 4, window: int = 512) -> None:
         """Check and store the options."""
-        for name, value, low, high in (("order", order, 1, 16), ("window", window, 2, 2**20)):
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ConfigError(
-                    f"proxy.options.{name}: {value!r} is not a whole number from {low} to {high}"
-                )
-        self.order = order
-        self.window = window
+        self.order: int = checked_as(Order, order, "proxy.options.order", ConfigError)
+        self.window: int = checked_as(Window, window, "proxy.options.window", ConfigError)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Check the pools, and return 1: counting several trials together is not faster."""
@@ -86,13 +84,12 @@ class NgramProxy:
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: held_out_rows(d, training.eval_tokens) for d in corpus.evaluation}
-        total = len(trials) * training.tokens
-        results = []
-        for number, trial in enumerate(trials):
+        total, results = len(trials) * training.tokens, list[TrialResult]()
 
-            def begin(doing: Doing, done: int = number * training.tokens) -> None:
-                report(Progress(done, total, doing))
+        def begin(doing: Doing) -> None:
+            report(Progress(len(results) * training.tokens, total, doing))
 
+        for trial in trials:
             results.append(self._train(trial, corpus, training, held_out, begin))
         report(Progress(total, total))
         return results
@@ -105,67 +102,68 @@ class NgramProxy:
         held_out: dict[str, Rows],
         begin: Callable[[Doing], None],
     ) -> TrialResult:
-        started, curve = time.perf_counter(), list[Losses]()
+        started, curve, tokens = time.perf_counter(), list[Losses](), training.tokens
         rng = np.random.default_rng(trial.seed)
         tokens_T, starts_T = draw_tokens(
             corpus, trial.mixture, training, window=self.window, rng=rng
         )
-        interval = training.eval_every or training.tokens
-        for end in (*range(interval, training.tokens, interval), training.tokens):
+
+        def add_losses(at: int, nats: dict[str, float], tasks: dict[str, float]) -> None:
+            curve.append(Losses(at, nats, in_bits_per_byte(nats, corpus.evaluation), tasks))
+
+        interval = training.eval_every or tokens
+        for end in (*range(interval, tokens, interval), tokens):
             begin("training")
-            model, grams = NgramModel.counted(
+            model = NgramModel.counted(
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
             nats = {
                 n: -float(model.log_probabilities(*rows).mean()) for n, rows in held_out.items()
             }
-            tasks = {task.column: _score(task, model) for task in corpus.tasks}
-            curve.append(Losses(end, nats, in_bits_per_byte(nats, corpus.evaluation), tasks))
-        last = curve[-1]
-        for tokens, nats in _curve_points(model, grams, held_out, last, training.curve_points):
-            bits = in_bits_per_byte(nats, corpus.evaluation)
-            curve.insert(-1, Losses(tokens, nats, bits))
+            add_losses(end, nats, {task.column: _score(task, model) for task in corpus.tasks})
+        last = curve.pop()
+        for at, shifts in _curve_points(model, held_out, tokens, training.curve_points):
+            add_losses(at, {n: nats[n] + shift for n, shift in shifts.items()}, {})
         return TrialResult(
             trial=trial.name,
             status="finished",
-            tokens=training.tokens,
+            tokens=tokens,
             parameters=model.parameters,
             seconds=time.perf_counter() - started,
             losses=last,
-            curve=tuple(curve),
+            curve=(*curve, last),
         )
 
 
 def _score(task: EncodedTask, model: NgramModel) -> float:
     """Return the bits per byte of a task."""
-    row_T = np.repeat(np.arange(task.rows), np.diff(task.start_R))
-    index_T = np.arange(len(row_T))
-    begins_T = index_T == task.start_R[row_T]
+    begins_T = np.isin(np.arange(len(task.tokens_T)), task.start_R)
+    row_T = begins_T.cumsum() - 1
     log_T = model.log_probabilities(task.tokens_T.astype(np.int64), begins_T)
-    log_T[index_T < (task.start_R[:-1] + task.scored_R)[row_T]] = 0.0
-    sums_R = np.bincount(row_T, weights=log_T, minlength=task.rows)
+    is_scored_T = _positions(begins_T) >= task.scored_R[row_T]
+    sums_R = np.bincount(row_T, weights=log_T * is_scored_T)
     return task.bits_per_byte(sums_R.astype(np.float64))
 
 
 def _curve_points(
-    model: NgramModel, grams: list[IntArray], held_out: dict[str, Rows], end: Losses, points: int
-) -> list[tuple[int, dict[str, float]]]:
-    """Return losses before the end, on a sample corrected by its difference at the end."""
-    ends = sorted({end.tokens * k // (points + 1) for k in range(1, points + 2)} - {0})
+    model: NgramModel, held_out: dict[str, Rows], tokens: int, points: int
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield numbers of tokens before the end, and how far losses are above those at the end.
+
+    They are measured on a sample.
+    """
+    ends = sorted({tokens * k // (points + 1) for k in range(1, points + 2)} - {0})
     if len(ends) < 2:
-        return []
+        return
     samples = [sampled(rows, SAMPLED) for rows in held_out.values()]
     tokens_S, starts_S = (np.concatenate(part) for part in zip(*samples, strict=True))
-    log_ES = model.curve(grams, ends, tokens_S, starts_S)
+    log_ES = model.curve(ends, tokens_S, starts_S)
     borders = np.cumsum([len(tokens_T) for tokens_T, _ in samples])[:-1]
     losses_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
-    curve = []
-    for e, tokens in enumerate(ends[:-1]):
+    for e, end in enumerate(ends[:-1]):
         shifts = [float(loss_E[e] - loss_E[-1]) for loss_E in losses_ME]
-        nats = {n: end.nats_per_token[n] + shift for n, shift in zip(held_out, shifts, strict=True)}
-        curve.append((tokens, nats))
-    return curve
+        yield end, dict(zip(held_out, shifts, strict=True))
 
 
 def held_out_rows(domain: Domain, max_tokens: int) -> Rows:
@@ -174,22 +172,25 @@ def held_out_rows(domain: Domain, max_tokens: int) -> Rows:
     if not shards.tokens:
         raise CorpusError(f"domain {domain.name!r} has no held-out text to evaluate")
     length = shards.tokens if shards.tokens <= max_tokens else min(HELD_OUT_WINDOW, max_tokens)
-    count = max(min(shards.tokens, max_tokens) // length, 1)
-    starts_B = np.linspace(0, shards.tokens - length, count).astype(np.int64)
-    tokens_T = shards.rows(starts_B, length).astype(np.int64).ravel()
-    return tokens_T, np.arange(len(tokens_T)) % length == 0
+    tokens_T = shards.rows(_spread(shards.tokens, length, max_tokens), length)
+    return tokens_T.astype(np.int64).ravel(), np.arange(tokens_T.size) % length == 0
 
 
 def sampled(rows: Rows, max_tokens: int) -> Rows:
     """Return evenly spaced pieces of rows, with at most `max_tokens` tokens in total."""
     tokens_T, starts_T = rows
     length = min(SAMPLE_WINDOW, max_tokens, len(tokens_T))
-    count = max(min(max_tokens, len(tokens_T)) // length, 1)
-    firsts_B = np.linspace(0, len(tokens_T) - length, count).astype(np.int64)
+    firsts_B = _spread(len(tokens_T), length, max_tokens)
     at_T = (firsts_B[:, None] + np.arange(length)).ravel()
     begins_T = starts_T[at_T]
     begins_T[::length] = True
     return tokens_T[at_T], begins_T
+
+
+def _spread(tokens: int, length: int, max_tokens: int) -> IntArray:
+    """Return the starts of evenly spaced windows, with at most `max_tokens` tokens in total."""
+    count = max(min(tokens, max_tokens) // length, 1)
+    return np.linspace(0, tokens - length, count).astype(np.int64)
 
 
 def draw_tokens(
@@ -263,20 +264,19 @@ class GramCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class NgramModel:
-    """Counts of all orders up to `order`, and the smoothed probabilities."""
+    """Counts of all orders up to `order`, the gram of each counted token, and probabilities."""
 
     orders: tuple[GramCounts, ...]
+    grams: tuple[IntArray, ...]  # of each order
     vocab_size: int
 
     @classmethod
     def counted(
         cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
-    ) -> tuple[NgramModel, list[IntArray]]:
-        """Count the grams of rows; also return the gram of each token, by order."""
-        place_T = _positions(starts_T)
+    ) -> NgramModel:
+        """Count the grams of rows."""
+        place_T, orders, grams = _positions(starts_T), list[GramCounts](), list[IntArray]()
         contexts_T, contexts = np.zeros(len(tokens_T), dtype=np.int64), 1
-        orders: list[GramCounts] = []
-        grams: list[IntArray] = []
         for _ in range(order):
             is_gram_T = contexts_T >= 0
             if not is_gram_T.any():  # no row is as long as this order
@@ -284,11 +284,10 @@ class NgramModel:
             keys = contexts_T[is_gram_T] * vocab_size + tokens_T[is_gram_T]
             keys_G, inverse, counts_G = np.unique(keys, return_inverse=True, return_counts=True)
             orders.append(GramCounts.of(keys_G, counts_G, contexts, vocab_size))
-            grams_T = np.full(len(tokens_T), NONE, dtype=np.int64)
-            grams_T[is_gram_T] = inverse
-            grams.append(grams_T)
-            contexts_T, contexts = _previous(grams_T, place_T), len(keys_G)
-        return cls(tuple(orders), vocab_size), grams
+            grams.append(np.full(len(tokens_T), NONE, dtype=np.int64))
+            grams[-1][is_gram_T] = inverse
+            contexts_T, contexts = _previous(grams[-1], place_T), len(keys_G)
+        return cls(tuple(orders), tuple(grams), vocab_size)
 
     @property
     def parameters(self) -> int:
@@ -303,17 +302,11 @@ class NgramModel:
         log_T: Array = np.log(probability_T)
         return log_T
 
-    def curve(
-        self,
-        grams: Sequence[IntArray],
-        ends: Sequence[int],
-        tokens_S: IntArray,
-        starts_S: BoolArray,
-    ) -> Array:
+    def curve(self, ends: Sequence[int], tokens_S: IntArray, starts_S: BoolArray) -> Array:
         """Return log probabilities after each number of training tokens in `ends`, shape (E, S)."""
         probability_ES = np.full((len(ends), len(tokens_S)), 1.0 / self.vocab_size, order="F")
         matches = self._look_up(tokens_S, starts_S)
-        for order, grams_T, sample in zip(self.orders, grams, matches, strict=True):
+        for order, grams_T, sample in zip(self.orders, self.grams, matches, strict=True):
             counts_G = np.zeros_like(order.counts_G)
             # Without the part after the last end, which may be empty.
             for row_S, part in zip(probability_ES, np.split(grams_T, ends), strict=False):
