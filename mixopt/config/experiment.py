@@ -136,6 +136,17 @@ def is_recipe(start: str) -> bool:
     return start.endswith((".yaml", ".yml"))
 
 
+class StopConfig(Section):
+    """Ending the worse trials of a round early, by the objective at that point."""
+
+    at: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="share of a trial's tokens at which it may end"
+    )
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="share of a round's trials that train to the end"
+    )
+
+
 class SweepConfig(Section):
     """Execution of the trials."""
 
@@ -151,6 +162,7 @@ class SweepConfig(Section):
     gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = optional(
         "GPUs per worker, such as 0.25 under Ray; if omitted, 1 if available"
     )
+    stop: StopConfig | None = None
 
 
 class FitConfig(Section):

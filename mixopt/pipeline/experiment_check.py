@@ -239,6 +239,8 @@ def _checked_proxy(config: Config) -> Proxy:
         )
     if config.proxy.start is not None:
         check_start(config, proxy)
+    if config.sweep.stop is not None and not getattr(proxy, "resumes", False):
+        raise ConfigError(f"sweep.stop: proxy {name!r} cannot train a trial in parts; leave it out")
     if config.sweep.executor == "local" and hasattr(proxy, "check_here"):
         proxy.check_here()
     return proxy

@@ -110,6 +110,8 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     baselines = len(validation.baselines)
     min_runs = (1 + baselines) * validation.seeds
     max_runs = (validation.rounds + baselines) * validation.most_seeds
+    if (stop := config.sweep.stop) is not None:
+        tokens = round(tokens * (stop.at + stop.keep * (1 - stop.at)))  # on average
     parts = [
         TrainingPart("first round", design.first_trials, design.first_trials, tokens),
         TrainingPart("later rounds", later, later, tokens),

@@ -134,10 +134,11 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     if (folder / GROUPS).exists():
         total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
         results = [read_entry(path)[1] for path in step.trial_files(run.path)]
-        finished = sum(result.status == "finished" for result in results)
         to_go = total - len(results)
-        trials |= {"trials": total, "ended": len(results), "finished": finished}
-        trials["failed"] = len(results) - finished
+        trials |= {"trials": total, "ended": len(results)}
+        trials["finished"] = sum(result.status == "finished" for result in results)
+        trials["stopped"] = sum(result.status == "stopped" for result in results)
+        trials["failed"] = sum(result.has_failed for result in results)
         if reasons := _failures(results):
             trials["reasons"] = reasons
         if attempts or workers:
@@ -159,7 +160,7 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     """Return the reasons of failures, the most frequent first."""
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda result: result.trial):
-        if result.status != "finished":
+        if result.has_failed:
             groups.setdefault(failure_kind(result), []).append(result)
     return [
         {
@@ -200,7 +201,9 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
     yield f"{entry['ended']} of {entry['trials']} trials"
     if entry["failed"]:
         yield f"{entry['failed']} failed or diverged"
-    yield from (f"{entry[n]} {n}" for n in ("running", "lost", "retried") if entry.get(n))
+    yield from (
+        f"{entry[n]} {n}" for n in ("stopped", "running", "lost", "retried") if entry.get(n)
+    )
     if entry.get("tokens_per_second"):
         yield f"{short_count(entry['tokens_per_second'])} tokens/s"
     if entry.get("left"):

@@ -195,7 +195,7 @@ def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and all outputs that depend on them."""
     for step in reversed([step for step in STEPS if step.trains]):
         files = step.trial_files(run.path)
-        failed = [file for file in files if read_entry(file)[1].status != "finished"]
+        failed = [file for file in files if read_entry(file)[1].has_failed]
         for file in failed:
             TrialFolder(file.parent).forget(file.stem)
         if failed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mixopt.corpus import corpus_hash
 from mixopt.errors import ConfigError, RunError
 from mixopt.fitting import OBJECTIVE, Fit
 from mixopt.mixture import Mixture
+from mixopt.pipeline.early_stop import continuing_trials, with_estimated_ends
 from mixopt.pipeline.from_fit import fit_of
 from mixopt.proposals import (
     Batch,
@@ -33,7 +35,7 @@ from mixopt.run_directory import (
     stated_objective,
     usable_trials,
 )
-from mixopt.sweeps import GROUPS, ROUNDS, Job, run_trials
+from mixopt.sweeps import GROUPS, ROUNDS, Job, Select, run_trials
 from mixopt.system import FileShape, Say, first_few, read_json, write_json, write_table
 from mixopt.trials import (
     MIN_WEIGHT,
@@ -63,7 +65,8 @@ def sweep(run: Run, say: Say) -> None:
     _record_start(run, job, say)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
-        return train_trials(run, SWEEP, job, trials, say, planned)
+        select = partial(continuing_trials, run, trials)
+        return with_estimated_ends(train_trials(run, SWEEP, job, trials, say, planned, select))
 
     trials, results = run_rounds(run, train, say)
     table = Trials.from_results(
@@ -79,7 +82,13 @@ def sweep(run: Run, say: Say) -> None:
 
 
 def train_trials(
-    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int = 0
+    run: Run,
+    step: Step,
+    job: Job,
+    trials: Sequence[Trial],
+    say: Say,
+    planned: int = 0,
+    select: Select | None = None,
 ) -> list[TrialResult]:
     """Train the trials of a step that have no result yet; return the results of all."""
     return run_trials(
@@ -87,6 +96,7 @@ def train_trials(
         job,
         step.trial_folder(run.path),
         sweep=run.config.sweep,
+        select=select,
         title=step.name,
         planned=planned,
         say=say,
@@ -128,7 +138,7 @@ def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say)
 
 def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     """Report the trials that failed or diverged, and the command that trains them again."""
-    unfinished = [result for result in results if result.status != "finished"]
+    unfinished = [result for result in results if result.has_failed]
     for result in unfinished:
         say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
     if unfinished:
@@ -303,7 +313,7 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     finished = len(set(table.finished.mixtures))
     if finished >= min_mixtures:
         return
-    failed = next((result for result in results if result.status != "finished"), None)
+    failed = next((result for result in results if result.has_failed), None)
     why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
     raise RunError(
         f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"

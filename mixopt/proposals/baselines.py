@@ -91,7 +91,7 @@ def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[st
     Raises:
         TrialsError: There are fewer different mixtures.
     """
-    finished = trials.finished
+    finished = trials.full_length
     values_N = objective.value(finished.losses(objective.unit))
     best: dict[str, int] = {}
     for row in np.argsort(values_N, kind="stable").tolist():

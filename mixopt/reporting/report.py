@@ -193,7 +193,8 @@ def _trials(run: Run) -> Section:
 
 
 def _unfinished(rows: pl.DataFrame) -> Markup:
-    failed = rows.filter(pl.col("status") != "finished").select("trial", "status", "reason")
+    failed = rows.filter(pl.col("status").is_in(["failed", "diverged"]))
+    failed = failed.select("trial", "status", "reason")
     lines = [
         (trial, status, without_folders(reason or "")) for trial, status, reason in failed.rows()
     ]

@@ -89,7 +89,7 @@ DESIGN = Step(
 )
 SWEEP = Step(
     "sweep",
-    ("proxy",),
+    ("proxy", "sweep.stop"),
     ("trials", "trials.parquet"),
     trials="trials",
     optional=(START_FILE, "experts.parquet"),

@@ -24,6 +24,7 @@ from .progress import (
 from .ray_tasks import RayExecutor as RayExecutor
 from .slurm import SlurmExecutor as SlurmExecutor
 from .sweep import (
+    Select as Select,
     cancel_submitted as cancel_submitted,
     failure_kind as failure_kind,
     going_on as going_on,

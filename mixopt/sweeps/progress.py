@@ -86,13 +86,16 @@ def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> 
             row.update(workers=1, running=count)
             if beat.tokens_per_second is not None:
                 row["tokens_per_second"] += beat.tokens_per_second
+    # A trial that sweep.stop trains in two parts has two attempts that ended.
     times = Counter(trial for attempt in attempts for trial in attempt.trials)
+    ended = Counter(trial for a in attempts if a.outcome == "ended" for trial in a.trials)
+    retried = times.total() - len(times) - (ended.total() - len(ended))
     nodes = [
         {"node": node, "kind": kind, **dict.fromkeys(COUNTS, 0), "tokens_per_second": None, **row}
         for (node, kind), row in sorted(rows.items(), key=lambda item: item[0])
     ]
     totals = {n: sum(row[n] for row in nodes) for n in ("lost", "gpu_hours", "cpu_hours")}
-    return {**totals, "retried": times.total() - len(times), "nodes": nodes}
+    return {**totals, "retried": retried, "nodes": nodes}
 
 
 def seconds_left(
@@ -122,7 +125,7 @@ def sweep_meter(
         if any(beat.trials for beat in running):  # one without trials measures the group size
             start = min(start, now)
         trained = finished * tokens + sum(beat.done for beat in running)
-        count = sum(result.status != "finished" for result in results.values())
+        count = sum(result.has_failed for result in results.values())
         failed = f", {count} failed" if count else ""
         pace = "compiling" if any(beat.doing == "compiling" for beat in running) else "starting"
         if trained > before:

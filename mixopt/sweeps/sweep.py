@@ -5,11 +5,15 @@ A trial that diverges or fails is recorded with its reason, and the sweep contin
 by the proxy are not retried. A group whose worker died is retried once; after a memory error it is
 split in halves, down to single trials; after the loss of its node it is retried `RETRIES` times.
 Halves are saved before they train, so that a resumed sweep forms the same groups.
+
+With `sweep.stop` all trials train to a part of their tokens and are `stopped`; those that the
+caller selects continue from their states, in groups of their own.
 """
 
 import re
+import shutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -38,6 +42,7 @@ from mixopt.trials import Trial, TrialResult
 
 MAX_ALIKE = 3  # equal failures, before any trial finishes, that stop a sweep
 _RETRY_HINT = "Fix it and run again with --retry-failed"
+Select = Callable[[Mapping[str, TrialResult]], Collection[str]]
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 _Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -48,36 +53,36 @@ def run_trials(
     folder: Path,
     *,
     sweep: SweepConfig,
+    select: Select | None = None,
     title: str = "trials",
     planned: int = 0,
     say: Say = silent,
 ) -> list[TrialResult]:
-    """Train the trials that have no result yet; return the results of all trials."""
-    folder = folder.absolute()
-    files = TrialFolder(folder, job.made_by)
+    """Train the trials that have no result yet; return the results of all trials.
+
+    With `sweep.stop`, `select` returns the names of those that train to the end.
+    """
+    folder, stop = folder.absolute(), sweep.stop
     training = replace(job.training, files=str(folder / FILES))
     job = replace(job, corpus=job.corpus.absolute(), training=training)
-    results = files.results(trials)
-    if len(results) < len(trials):
-        total, alike = max(planned, len(trials)), Counter[str]()
+    results = TrialFolder(folder, job.made_by).results(trials)
 
-        def titled(line: str) -> None:
-            say(f"{title}: {line}")
+    def train(trials: Sequence[Trial], part: tuple[float, float], planned: int) -> None:
+        job_of_part = replace(job, training=replace(training, part=part))
+        _train_part(trials, job_of_part, folder, results, sweep, title, planned, say)
 
-        executor = make_executor(sweep, folder, training.device, titled)
-        with progress(title, training.tokens * total) as update:
-            report = sweep_meter(total, training.tokens, results, update)
-            with GroupRunner(job, folder, executor, sweep.patience, report) as runner:
-                attempts = Attempts(folder, _groups(trials, runner, folder), results.keys())
-                for outcome in runner.run(attempts.groups):
-                    new = outcome.results or attempts.settle(outcome, titled)
-                    files.write(outcome.trials[: len(new)], new)
-                    note_attempt(folder, outcome)
-                    results |= {result.trial: result for result in new}
-                    if new and all(result.status == "failed" for result in results.values()):
-                        alike[failure_kind(new[0])] += 1
-                        _check_failures(folder, new[0], alike)
-            report(())
+    if select is None or stop is None:
+        train(trials, (0.0, 1.0), planned)
+    else:
+        train(trials, (0.0, stop.at), planned)
+        names = select(results)
+        for trial in trials:
+            if trial.name not in names:
+                shutil.rmtree(folder / FILES / trial.name, ignore_errors=True)
+        train([trial for trial in trials if trial.name in names], (stop.at, 1.0), 0)
+        for name in names:
+            if results[name].status == "finished":
+                shutil.rmtree(folder / FILES / name, ignore_errors=True)
     if results and all(result.status != "finished" for result in results.values()):
         first = results[trials[0].name]
         raise RunError(
@@ -85,6 +90,64 @@ def run_trials(
             f"{first.reason}. {_RETRY_HINT}"
         )
     return [results[trial.name] for trial in trials]
+
+
+def _train_part(
+    trials: Sequence[Trial],
+    job: Job,
+    folder: Path,
+    results: dict[str, TrialResult],
+    sweep: SweepConfig,
+    title: str,
+    planned: int,
+    say: Say,
+) -> None:
+    """Train trials that lack a result of this part of the training, and add it to `results`."""
+    begin, end = job.training.part
+    done = {
+        trial.name: results[trial.name]
+        for trial in trials
+        if trial.name in results and not (begin and results[trial.name].status == "stopped")
+    }
+    if len(done) == len(trials):
+        return
+    total, alike, files = (
+        max(planned, len(trials)),
+        Counter[str](),
+        TrialFolder(folder, job.made_by),
+    )
+    tokens = round(job.training.tokens * (end - begin))
+
+    def titled(line: str) -> None:
+        say(f"{title}: {line}")
+
+    executor = make_executor(sweep, folder, job.training.device, titled)
+    with progress(title, tokens * total) as update:
+        report = sweep_meter(total, tokens, done, update)
+        with GroupRunner(job, folder, executor, sweep.patience, report) as runner:
+            groups = _groups(trials, runner, folder, results.keys())
+            attempts = Attempts(folder, groups, done.keys())
+            for outcome in runner.run(attempts.groups):
+                new = outcome.results or attempts.settle(outcome, titled)
+                if begin:
+                    new = [_continued(results[result.trial], result) for result in new]
+                files.write(outcome.trials[: len(new)], new)
+                note_attempt(folder, outcome)
+                done |= {result.trial: result for result in new}
+                results.update(done)
+                if new and all(result.status == "failed" for result in results.values()):
+                    alike[failure_kind(new[0])] += 1
+                    _check_failures(folder, new[0], alike)
+        report(())
+
+
+def _continued(before: TrialResult, result: TrialResult) -> TrialResult:
+    """Return the result of a continued trial, with the curve and the time of both parts."""
+    points = {
+        point.tokens: point for point in (*before.curve, before.losses, *result.curve) if point
+    }
+    seconds = before.seconds + result.seconds
+    return replace(result, curve=tuple(points.values()), seconds=seconds)
 
 
 def make_executor(
@@ -113,20 +176,23 @@ def _check_failures(folder: Path, last: TrialResult, alike: Counter[str]) -> Non
         )
 
 
-def _groups(trials: Sequence[Trial], runner: GroupRunner, folder: Path) -> list[list[Trial]]:
-    """Read the saved groups, and form groups of the trials that are in none."""
+def _groups(
+    trials: Sequence[Trial], runner: GroupRunner, folder: Path, known: Collection[str]
+) -> list[list[Trial]]:
+    """Read the saved groups of these trials; form groups of those in none, or among others."""
     by_name = {trial.name: trial for trial in trials}
     groups = read_groups(folder)
-    grouped = set(chain.from_iterable(groups))
-    if not grouped <= by_name.keys():
+    if not set(chain.from_iterable(groups)) <= {*by_name, *known}:
         raise RunError(f"{folder / GROUPS}: holds other trials than the design; delete {folder}")
+    grouped = {name for names in groups if by_name.keys() >= set(names) for name in names}
     new = [name for name in by_name if name not in grouped]
     if new:
         # Small enough that every worker gets a group.
         size = min(_group_size(runner, folder), -(-len(new) // runner.executor.slots))
-        groups += [new[at : at + size] for at in range(0, len(new), size)]
+        others = [[name for name in names if name not in new] for names in groups]
+        groups = [*filter(None, others), *(new[at : at + size] for at in range(0, len(new), size))]
         write_json(folder / GROUPS, groups)
-    return [[by_name[name] for name in names] for names in groups]
+    return [[by_name[name] for name in names] for names in groups if names[0] in by_name]
 
 
 def _group_size(runner: GroupRunner, folder: Path) -> int:

@@ -187,7 +187,10 @@ def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResu
     results = proxy.train(trials, corpus, job.training, heart.report)
     if [result.trial for result in results] != [trial.name for trial in trials]:
         raise MixoptError("the proxy returned results of other trials than it was given")
-    return GroupResult(results=[validated(result, corpus) for result in results])
+    results = [validated(result, corpus) for result in results]
+    if job.training.part[1] < 1:
+        results = [r if r.has_failed else replace(r, status="stopped") for r in results]
+    return GroupResult(results=results)
 
 
 def validated(result: TrialResult, corpus: Corpus) -> TrialResult:
@@ -198,7 +201,7 @@ def validated(result: TrialResult, corpus: Corpus) -> TrialResult:
     reason = None if result.reason is None else plain_line(str(result.reason))
     curve = tuple(filter(_is_finite, result.curve))
     result = replace(result, losses=losses, curve=curve, reason=reason)
-    if result.status != "finished":
+    if result.has_failed:
         return result
     if losses is None:
         reason = "the proxy reports a loss that is not finite"

@@ -44,8 +44,14 @@ def check_proxy(
         together, repeated = (_train(proxy, trials, corpus, training) for _ in range(2))
         alone = _train(factory(), trials[1:2], corpus, training)
         reseeded = _train(factory(), [replace(trials[1], seed=12)], corpus, training)
+        parted = together
+        if getattr(proxy, "resumes", False):
+            for part in ((0.0, 0.5), (0.5, 1.0)):
+                settings = replace(training, files=f"{folder}/files", part=part)
+                parted = proxy.train(trials, corpus, settings, lambda _: None)
     _check_same(together, repeated, 0.0, "training the same trials twice gives the same losses")
     _check_same(together[1:2], alone, tolerance, "a trial's losses do not depend on its group")
+    _check_same(together, parted, 0.0, "a trial in two parts has the losses of the whole")
     pairs = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
     for change, pair in pairs.items():
         first, second = map(_losses, pair)

@@ -131,7 +131,7 @@ def run_outcome(run: Run) -> dict[str, float]:
     """Return the outcome of a whole run, for the sweep's parent run."""
     values: dict[str, float] = {}
     if run.is_done("sweep"):
-        losses_NM = run.trials.finished.losses(run.objective.unit)
+        losses_NM = run.trials.full_length.losses(run.objective.unit)
         values["outcome/best_trial"] = run.objective.value(losses_NM).min()
         folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
         attempts = [attempt for folder in folders for attempt in read_attempts(folder)]

@@ -56,7 +56,7 @@ from mixopt.tracking.record import (
     read_points,
     wanted_runs,
 )
-from mixopt.trials import TrialResult
+from mixopt.trials import Trial, TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
@@ -88,6 +88,7 @@ class Sender:
         self._experiment = ""  # id
         # Runs that this process has looked up, and how much of their metrics it has read.
         self._seen, self._offsets = set[str](), dict[str, int]()
+        self._stopped = dict[str, str]()  # marks of trials that may continue
         self._noted = time.monotonic()
         # The directory's own database counts as one server under any name.
         file = Path(name.given.removeprefix(SQLITE))
@@ -172,7 +173,9 @@ class Sender:
             self._client.update_run(sent.run, status="RUNNING")
             sent.status = "RUNNING"
         if wanted.folder is not None:
-            self._send_trials(sent, wanted.folder, wanted.objective)
+            if wanted.status == "FINISHED":
+                self._stopped.clear()
+            self._send_trials(sent, wanted.folder, wanted.objective, wanted.status)
         if wanted.lines is not None:
             self._send_lines(sent, inside(self._path, wanted.lines))
         for name in wanted.files:
@@ -203,20 +206,28 @@ class Sender:
             runs = [self._client.create_run(self._experiment, started, tags, name)]
         return str(runs[0].info.run_id)
 
-    def _send_trials(self, sent: SentRun, folder: str, objective: dict[str, Any] | None) -> None:
+    def _send_trials(
+        self, sent: SentRun, folder: str, objective: dict[str, Any] | None, status: str
+    ) -> None:
         for file in sorted(trial_paths(inside(self._path, folder))):
             name = file.relative_to(self._path).as_posix()
             if not inside(self._path, name).is_file():
                 continue
             mark = f"{_mark(file)} {_hash(json.dumps(objective).encode())[:8]}"
-            if sent.marks.get(name) != mark:
-                self._send_trial(sent.run, file, objective)
-                sent.marks[name] = mark
-                self._note("trials", 1)
+            if mark in (sent.marks.get(name), self._stopped.get(name)):
+                continue
+            trial, result = read_entry(file)
+            if result.status == "stopped" and status != "FINISHED":  # it may continue
+                self._stopped[name] = mark
+                continue
+            self._send_trial(sent.run, file, trial, result, objective)
+            sent.marks[name] = mark
+            self._note("trials", 1)
 
-    def _send_trial(self, parent: str, file: Path, objective: dict[str, Any] | None) -> None:
+    def _send_trial(
+        self, parent: str, file: Path, trial: Trial, result: TrialResult, objective: Any
+    ) -> None:
         end = int(file.stat().st_mtime * 1000)
-        trial, result = read_entry(file)
         key = {"mlflow.parentRunId": parent, "mixopt.content": _hash(file.read_bytes())[:32]}
         run = self._run_with(key, trial.name, end - int(result.seconds * 1000))
         params = {"seed": str(trial.seed), "role": trial.role, "round": str(trial.round)}
@@ -224,7 +235,7 @@ class Sender:
         tags = {"mixopt.status": str(result.status)}
         tags |= {"mixopt.reason": result.reason} if result.reason else {}
         self._log_batch(run, _trial_metrics(result, end, objective), params, tags)
-        status = "FINISHED" if result.status == "finished" else "FAILED"
+        status = "FAILED" if result.has_failed else "FINISHED"
         self._client.set_terminated(run, status, end)
 
     def _send_lines(self, sent: SentRun, file: Path) -> None:

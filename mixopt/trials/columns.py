@@ -19,6 +19,7 @@ WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
 ITEMS = "items/"  # columns with the number of questions of a metric
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
 MAX_LOSS = 1e100  # absolute value; its square must be finite
+HAS_LOSSES = pl.col("status").is_in(["finished", "stopped"])
 MAX_SIZE = 1 << 53  # tokens or parameters, exact in a float
 RESULT = ("trial", "status", "reason", "tokens", "parameters", "seconds")  # of a result's fields
 HEAD: dict[str, Any] = {
@@ -98,7 +99,7 @@ def table_of(
     check_same(names, by_name, "the design", "the results")
     pairs = [(trial, by_name[trial.name]) for trial in trials]
     domains = trials[0].mixture.domains
-    losses = {r.trial: r.losses for _, r in pairs if r.status == "finished" and r.losses}
+    losses = {r.trial: r.losses for _, r in pairs if not r.has_failed and r.losses}
     tasks = tuple(
         dict.fromkeys(name for trial_losses in losses.values() for name in trial_losses.tasks)
     )
@@ -163,7 +164,7 @@ def check_values(rows: TrialRows) -> None:
     sums_N = weights_ND.sum(axis=1)
     for row in np.flatnonzero(np.abs(sums_N - 1) > 1e-6)[:1]:
         raise TrialsError(f"trial {names[row]!r}: weights add up to {sums_N[row]:.6g}, not 1")
-    _check_finished(table.filter(pl.col("status") == "finished"), rows.targets)
+    _check_finished(table.filter(HAS_LOSSES), rows.targets)
     for column in ("tokens", "parameters"):
         bad = table.filter(~pl.col(column).is_between(0, MAX_SIZE))
         if len(bad):

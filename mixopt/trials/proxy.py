@@ -10,7 +10,8 @@ A proxy that limits its domains to pools for `Training.target_tokens`
 `parameters(vocab_size) -> int`, `flops_per_token(vocab_size) -> float`, from which `mixopt check`
 estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker.
 It may have `rehearse(corpus, training, report) -> None`, which a sweep calls once in a worker
-before `group_size`; the sweep ends with what it raises.
+before `group_size`; the sweep ends with what it raises. A proxy that can train a trial in parts
+(`Training.part`) declares `resumes = True`; `sweep.stop` needs it.
 
 A proxy whose trials start from a checkpoint takes the options `start` (`proxy.from`) and
 `start_hash`, and refuses to train if the hash of the checkpoint differs. It has `start_hash() ->
@@ -48,7 +49,7 @@ def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> di
     return {} if rates is None else {name: loss * rates[name] for name, loss in nats.items()}
 
 
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "stopped", "diverged", "failed"]
 Doing = Literal["starting", "compiling", "training", "evaluating"]
 Role = Literal[
     "axial", "sampled", "chosen", "anchor", "replicate", "validation", "control", "anneal"
@@ -96,13 +97,15 @@ class Losses:
 class TrialResult:
     """The result of a trial; a failed or diverged one has a reason and no losses.
 
+    A stopped one has trained to `sweep.stop.at` only.
+
     Attributes:
         trial: Name of the trial.
         status: Whether it finished.
         tokens: Training tokens.
         parameters: Parameters of the model.
         seconds: Training time: its part of its group's.
-        losses: Final losses, or None.
+        losses: Losses at the end of its training, or None.
         curve: Losses before the end, in order.
         reason: Why it did not finish, in one line.
         experts: Expert assignments of a mixture-of-experts proxy; else None.
@@ -117,6 +120,11 @@ class TrialResult:
     curve: tuple[Losses, ...] = ()
     reason: str | None = None
     experts: ExpertCounts | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed or diverged, and can be trained again."""
+        return self.status in ("failed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,10 @@ class Training:
             the held-out text; 0 with `eval_every`. A proxy may ignore it.
         phases: Share of tokens of each phase, by name in order, if trials have phases: mixtures are
             then of cells `<phase>/<domain>` (mixopt.mixture.Phases).
+        part: Shares of the tokens at which this part of the training begins and ends. Before 1.0 it
+            ends with an evaluation and with the state of each trial saved in its folder of
+            `files`; after 0.0 it begins with that state. The parts of a trial give the losses of
+            the whole.
     """
 
     tokens: int
@@ -166,6 +178,7 @@ class Training:
     files: str | None = None
     curve_points: int = 0
     phases: dict[str, float] | None = None
+    part: tuple[float, float] = (0.0, 1.0)
 
 
 class Proxy(Protocol):

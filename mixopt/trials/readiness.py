@@ -18,13 +18,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-import polars as pl
 
 from mixopt.config import TASK
 from mixopt.errors import ConfigError, TrialsError, did_you_mean
 from mixopt.objective import Objective
 from mixopt.system import Array, IntArray
-from mixopt.trials.columns import listed
+from mixopt.trials.columns import HAS_LOSSES, listed
 from mixopt.trials.table import Trials
 
 State = Literal["ready", "weak", "noise", "unknown"]
@@ -227,7 +226,7 @@ def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> di
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
     """Return the trials without constant tasks, unless these are requested."""
-    finished = trials.table.filter(pl.col("status") == "finished")
+    finished = trials.table.filter(HAS_LOSSES)
     flat = [
         name
         for name in trials.targets

@@ -39,6 +39,7 @@ from mixopt.system import (
 )
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
+    HAS_LOSSES,
     PREFIX,
     WEIGHT,
     TrialRows,
@@ -349,17 +350,23 @@ class Trials(ReindexedRows):
 
     @cached_property
     def finished(self) -> Trials:
-        """The finished trials.
+        """The trials with losses: finished, or stopped early with estimates of their end.
 
         Raises:
             TrialsError: No trial has finished.
         """
-        finished = self.table.filter(pl.col("status") == "finished")
+        finished = self.table.filter(HAS_LOSSES)
         if finished.is_empty():
             first = self.table.row(0, named=True) if len(self) else {}
             reason = f"; trial {first['trial']!r}: {first['reason']}" if first else ""
             raise TrialsError(f"none of {len(self)} trials finished{reason}")
         return replace(self, table=finished)
+
+    @property
+    def full_length(self) -> Trials:
+        """The trials that trained to the end."""
+        finished = self.finished.table
+        return replace(self, table=finished.filter(finished["status"] == "finished"))
 
     @property
     def unit(self) -> Unit:
@@ -368,7 +375,7 @@ class Trials(ReindexedRows):
 
     def has(self, unit: Unit) -> bool:
         """Return whether every finished trial has its losses in this unit."""
-        finished = self.table.filter(pl.col("status") == "finished")
+        finished = self.table.filter(HAS_LOSSES)
         return not any(finished[loss_column(name, unit)].null_count() for name in self.targets)
 
     def with_targets(self, targets: Sequence[str]) -> Trials:
@@ -418,7 +425,7 @@ class Trials(ReindexedRows):
     __hash__ = None  # type: ignore[assignment]
 
     def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
-        if (self.table["status"] == "finished").all():
+        if self.table.select(HAS_LOSSES.all()).item():
             other_unit = next(name for name in PREFIX if name != unit)
             return f"these trials have no losses in {unit}; set objective.unit: {other_unit}"
         row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)

@@ -67,6 +67,34 @@ def test_a_trial_has_a_result_in_order_whose_loss_on_real_text_falls(corpus):
         assert course[-1] < 2.9
 
 
+@pytest.mark.parametrize(
+    ("at", "options"),
+    [
+        (0.5, {}),
+        (0.3, {"precision": "bfloat16", "tied": True}),
+        (0.25, {"experts": 4, "top_k": 2, "expert_ff": 16, "ff": None}),
+    ],
+)
+def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, at, options):
+    whole, _ = train(corpus, trials_of(1, 2, 3), replace(FEW, eval_every=1_000), **options)
+    parted = replace(FEW, eval_every=1_000, files=str(tmp_path))
+    begun, reports = train(corpus, trials_of(1, 2, 3), replace(parted, part=(0.0, at)), **options)
+    assert {result.tokens for result in begun} == {round(at * 20) * 256}
+    assert reports[-1].done == reports[-1].total
+    # Other members continue, in another order.
+    ended, _ = train(corpus, trials_of(3, 1), replace(parted, part=(at, 1.0)), **options)
+    assert [result.losses for result in ended] == [whole[2].losses, whole[0].losses]
+    assert begun[0].losses not in whole[0].curve or at == 0.5
+    assert [*begun[2].curve[:-1], *ended[0].curve][-3:] == list(whole[2].curve[-3:])
+    assert str(ended[0].experts) == str(whole[2].experts)
+
+
+def test_a_trial_of_one_step_is_not_cut(corpus, tmp_path):
+    one = Training(tokens=100, device="cpu", files=str(tmp_path), part=(0.0, 0.5))
+    message = "sweep.stop.at: a trial has only 1 steps of 256 tokens;"
+    refuses(ConfigError, message, train, corpus, trials_of(1), one)
+
+
 def test_a_trial_that_diverges_is_a_result(corpus):
     (result,), _ = train(corpus, trials_of(0), lr=1e30, clip=0.0)
     assert (result.status, result.losses, result.curve) == ("diverged", None, ())

@@ -30,6 +30,8 @@ class Faulty:
         self.log, self.size, self.seconds = Path(log), size, seconds
         self.fault, self.at, self.times, self.fits = fault, at, times, fits
 
+    resumes = True
+
     def group_size(self, corpus, training):
         return self.size
 
@@ -108,6 +110,14 @@ def _go_wrong(fault, report, total, shard):
 
 
 def _result(trial, corpus, training):
-    loss = dict.fromkeys(corpus.evaluation_names, 1 + trial.mixture["code"])
-    losses = Losses(training.tokens, loss, loss)
-    return TrialResult(trial.name, "finished", training.tokens, 5, 0.1, losses)
+    begin, end = training.part
+    state, tokens = Path(training.files or "", trial.name, "state"), round(end * training.tokens)
+    if begin:
+        assert state.read_text() == f"{begin}"
+    if end < 1:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.write_text(f"{end}")
+    # Before the end, half of what code costs there, and 1 more.
+    loss = 1 + trial.mixture["code"] if end == 1 else 2 + trial.mixture["code"] / 2
+    losses = Losses(tokens, *2 * [dict.fromkeys(corpus.evaluation_names, loss)])
+    return TrialResult(trial.name, "finished", tokens, 5, 0.1, losses)

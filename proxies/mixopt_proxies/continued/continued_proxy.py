@@ -233,6 +233,11 @@ class ContinuedProxy:
         self._options = {name: value for name, value in options.items() if value is not None}
         built(Annealing, _PLACEHOLDERS | self._options)
 
+    @property
+    def resumes(self) -> bool:
+        """Whether a trial can be trained in parts: only of the decoder."""
+        return isinstance(self._module, CausalLM)
+
     def start_hash(self) -> str:
         """Return a hash of the initial weights of all trials."""
         return self._origin.sha256

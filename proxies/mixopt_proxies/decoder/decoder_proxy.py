@@ -21,7 +21,7 @@ class DecoderProxy:
         size: Model size and training options of each trial.
     """
 
-    simulates_epochs = True
+    simulates_epochs = resumes = True
     option_names = OPTIONS
 
     def __init__(self, *, size: str = "tiny", **overrides: object) -> None:

@@ -261,9 +261,9 @@ class StackedWeights:
 
     @torch.no_grad()
     def write_all(self, flat: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Write one member's values, by names of weights, to all members in a buffer."""
+        """Write values to a buffer, by names of weights: one for all members, or one for each."""
         for weight in self.weights:
-            self.view(flat, weight).copy_(values[weight.name][None])
+            self.view(flat, weight).copy_(values[weight.name])
 
     def _end(self, weight: Weight) -> int:
         return self._starts[weight.name] + weight.count * self.members
@@ -292,10 +292,10 @@ class StackedWeights:
 
 @dataclass(frozen=True, eq=False)
 class StackOrigin:
-    """The common starting point of all members.
+    """The starting point of the members: a common one, or that of each, stacked.
 
     Attributes:
-        weights: Weights of one member, by name.
+        weights: Weights by name.
         rates: Function from a number of steps to their learning rates.
         moments: Adam's moments by name in its state (`exp_avg`, `exp_avg_sq`), then by weight;
             empty: none.

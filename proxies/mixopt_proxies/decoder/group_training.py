@@ -8,10 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from mixopt.corpus import Corpus, document_ends
+from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackOrigin
@@ -24,9 +30,16 @@ from mixopt_proxies.decoder.devices import (
 )
 from mixopt_proxies.decoder.held_out_loss import Evaluations
 from mixopt_proxies.decoder.sizes import DecoderSize
-from mixopt_proxies.decoder.stack_trainer import FIRST_STEPS, Course, StackTrainer, result_of
+from mixopt_proxies.decoder.stack_trainer import (
+    EPS,
+    FIRST_STEPS,
+    Course,
+    StackTrainer,
+    learning_rates,
+    result_of,
+)
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
-from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of, steps_of
+from mixopt_proxies.decoder.trial_batches import TrialBatches, part_of, pools_of, steps_of
 
 
 class TrialTraining:
@@ -51,6 +64,8 @@ class TrialTraining:
             batches = TrialBatches(trials, corpus, training, batch=batch, length=length)
             evaluations = Evaluations(corpus, length, batch, training, device)
             courses = trainer.run(batches, evaluations, report)
+            if training.part[1] < 1:
+                trainer.save([state_file(training, trial) for trial in trials])
         seconds = (time.monotonic() - started) / len(trials)
         parameters = self.parameters(corpus.vocab_size)
         return [
@@ -125,7 +140,22 @@ class GroupTraining(TrialTraining):
         steps, members = self._steps(training), len(trials) if trains else 0
         self._check_rates(steps)
         passes = self._passes(corpus.vocab_size, training, self._ends(corpus), members)
-        return StackTrainer(trials, passes, steps=steps, origin=self._origin)
+        first, _ = part_of(training, self._step_tokens)
+        origin = self._resumed(trials, training, first) if first else self._origin
+        return StackTrainer(trials, passes, steps=steps, origin=origin, first=first)
+
+    def _resumed(self, trials: Sequence[Trial], training: Training, first: int) -> StackOrigin:
+        """Return the saved states of trials after `first` steps."""
+        origin, states = self._origin, [load_file(state_file(training, t)) for t in trials]
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name in states[0]:
+            part, _, weight = name.partition("/")
+            parts.setdefault(part, {})[weight] = torch.stack([state[name] for state in states])
+        weights = parts.pop("weight")
+        if origin is None:
+            return StackOrigin(weights, partial(learning_rates, self.size), parts, first, EPS)
+        step = origin.step + first if origin.moments else first
+        return replace(origin, weights=weights, moments=parts, step=step)
 
     def _ends(self, corpus: Corpus) -> tuple[int, ...]:
         return document_ends(corpus) if self.size.mask_documents else ()
@@ -158,6 +188,13 @@ class GroupTraining(TrialTraining):
 
     def _ids(self, of_corpus: int) -> int:
         return of_corpus if self._origin is None else len(self._origin.weights["embedding"])
+
+
+def state_file(training: Training, trial: Trial) -> Path:
+    """Return the file of a trial's state between two parts of its training."""
+    if training.files is None:
+        raise ConfigError("a trial that is trained in parts needs Training.files")
+    return Path(training.files) / trial.name / "state.safetensors"
 
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}

@@ -20,7 +20,7 @@ from torch import Tensor
 from mixopt.corpus import Corpus, Domain, RowBatches, task_metrics, task_rows
 from mixopt.trials import Losses, Training, in_bits_per_byte
 from mixopt_proxies.decoder.devices import to_device
-from mixopt_proxies.decoder.trial_batches import long_enough, steps_of
+from mixopt_proxies.decoder.trial_batches import long_enough, part_of, steps_of
 
 
 class HeldOutWindows:
@@ -70,7 +70,7 @@ MIN_POINTS = 2  # points before the end, at any cost
 
 
 class Evaluations:
-    """The evaluation data of trials; complete evaluations follow the steps `at`, with the last.
+    """The evaluation data of trials; complete evaluations follow the steps `at`, and the `last`.
 
     After the steps `sampled_at` only a `sample` of each evaluation domain is evaluated.
     """
@@ -80,6 +80,7 @@ class Evaluations:
     ) -> None:
         """Read the held-out text and the tasks, for trials with sequences of `length` tokens."""
         steps, points = steps_of(training, length * batch), training.curve_points
+        first, self.last = part_of(training, length * batch)
         self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
         self._tasks = corpus.tasks
         self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
@@ -91,11 +92,12 @@ class Evaluations:
         if points:
             count, points = sample_size(len(corpus.evaluation), batch, steps, points)
             self.sample = HeldOutWindows(corpus, length, batch, count * length, device)
-        self.sampled_at = {round(steps * k / (points + 1)) for k in range(points + 1)} - {0, steps}
+        points_at = {round(steps * k / (points + 1)) for k in range(points + 1)}
+        self.sampled_at = points_at - {0, first, self.last, steps}
         interval = steps
         if training.eval_every:
             interval = max(1, round(training.eval_every / (length * batch)))
-        self.at = {*range(interval, steps, interval), steps}
+        self.at = {*range(interval, steps, interval), self.last}
 
     def task_scores(
         self, token_losses: Callable[[Tensor, Tensor], Tensor], members: int

@@ -11,12 +11,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from mixopt.routing import ExpertCounts
+from mixopt.system import write_bytes
 from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackedWeights, StackOrigin
 from mixopt_proxies.decoder.experts import ExpertCounter, Routed, held_out_assignments
@@ -27,6 +30,8 @@ from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_ge
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 REPORT_SECONDS = 0.5
+EPS = 1e-8  # of AdamW
+MOMENTS = ("exp_avg", "exp_avg_sq")
 FIRST_STEPS = 3  # eager steps on a GPU before one is captured
 
 logger = logging.getLogger(__name__)
@@ -39,13 +44,21 @@ class Course:
     """The training run of members that step together; subclasses define steps and losses."""
 
     def __init__(
-        self, members: int, steps: int, step_tokens: int, device: torch.device, *, compiled: bool
+        self,
+        members: int,
+        steps: int,
+        step_tokens: int,
+        device: torch.device,
+        *,
+        compiled: bool,
+        first: int = 0,
     ) -> None:
-        """Prepare the run before its first step."""
+        """Prepare the run before its step `first`."""
         self.members, self._steps, self._step_tokens = members, steps, step_tokens
+        self._first, self._last = first, steps
         self.device, self._compiled = device, compiled
         self._losses_SK = torch.zeros(steps, members, device=device)
-        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._place = torch.full((1,), first, device=device)
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
         """Run the next step, `_record` its losses, and return its routing."""
@@ -71,16 +84,17 @@ class Course:
     def run(
         self, batches: TrialBatches, evaluations: Evaluations, report: Report
     ) -> list[MemberCourse]:
-        """Run all steps and evaluations."""
-        counter, sample = self._counter(batches), evaluations.sample
+        """Run all steps and evaluations of this part of the training."""
+        self._last, sample = evaluations.last, evaluations.sample
+        counter = self._counter(batches) if self._last == self._steps else None
         curve, sampled, counts = list[list[Losses]](), list[list[Losses]](), list[Tensor]()
         reported = time.monotonic()
-        report(self._progress(0, "compiling" if self._compiled else "training"))
+        report(self._progress(self._first, "compiling" if self._compiled else "training"))
         for step, tokens_KBW in self.stream(batches):
             routed = self.step(tokens_KBW)
             if counter is not None and routed is not None and 2 * step >= self._steps - 1:
                 counter.add(step, routed)
-            if step == 0 or time.monotonic() - reported > REPORT_SECONDS:
+            if step == self._first or time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(step + 1))
                 reported = time.monotonic()
             if sample is not None and step + 1 in evaluations.sampled_at:
@@ -89,9 +103,9 @@ class Course:
                 losses, counts = self.evaluate(evaluations, step + 1, report)
                 curve.append(losses)
         if sample is not None:
-            last, _ = self._losses(sample, self._steps, report)
+            last, _ = self._losses(sample, self._last, report)
             curve = [*moved_to(curve[-1], sampled, last), *curve]
-        report(self._progress(self._steps))
+        report(self._progress(self._last))
         experts: list[ExpertCounts] | list[None] = [None] * self.members
         if counter is not None:
             compared = held_out_assignments(
@@ -106,8 +120,8 @@ class Course:
     def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
         """Yield each step's number and tokens, shape (K, B, W), read in blocks of steps."""
         length = max(1, BLOCK_TOKENS[self.device.type] // (self._step_tokens * self.members))
-        firsts = range(0, self._steps, length)
-        spans = [(first, min(first + length, self._steps)) for first in firsts]
+        firsts = range(self._first, self._last, length)
+        spans = [(first, min(first + length, self._last)) for first in firsts]
         for first, block in blocks(batches.block, spans, self.device):
             yield from enumerate(block, start=first)
 
@@ -141,7 +155,12 @@ class Course:
 
     def _progress(self, steps: int, doing: Doing = "training") -> Progress:
         tokens = self._step_tokens * self.members
-        return Progress(done=steps * tokens, total=self._steps * tokens, doing=doing)
+        done, total = steps - self._first, self._last - self._first
+        return Progress(done=done * tokens, total=total * tokens, doing=doing)
+
+    def save(self, paths: Sequence[Path]) -> None:
+        """Save the state of each member."""
+        raise NotImplementedError
 
 
 class StackTrainer(Course):
@@ -154,13 +173,14 @@ class StackTrainer(Course):
         *,
         steps: int,
         origin: StackOrigin | None = None,
+        first: int = 0,
     ) -> None:
-        """Draw the members' initial weights, or start from an origin."""
-        compiled, device = passes.compiled, passes.device
-        super().__init__(len(trials), steps, passes.size.step_tokens, device, compiled=compiled)
+        """Draw the members' initial weights, or start from an origin, before the step `first`."""
+        compiled, device, tokens = passes.compiled, passes.device, passes.size.step_tokens
+        super().__init__(len(trials), steps, tokens, device, compiled=compiled, first=first)
         self._passes = passes
         self.weights = passes.weights([initial_seed(trial) for trial in trials], origin)
-        self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin)
+        self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin, first)
         graphed = device.type == "cuda" and compiled
         self._run_step: Callable[[Tensor], Routed | None] = (
             StepGraph(self._eager_step) if graphed else self._eager_step
@@ -179,6 +199,17 @@ class StackTrainer(Course):
     def _counter(self, batches: TrialBatches) -> ExpertCounter | None:
         size = self._passes.size
         return ExpertCounter(batches, size, self.device) if size.experts else None
+
+    def save(self, paths: Sequence[Path]) -> None:
+        """Save each member's weights in fp32 and moments, as `<part>/<weight>`."""
+        parts = {"weight": self.weights.master, **self._optimizer.moments}
+        for k, path in enumerate(paths):
+            state = {
+                f"{part}/{weight.name}": self.weights.view(flat, weight)[k].contiguous()
+                for part, flat in parts.items()
+                for weight in self.weights.weights
+            }
+            write_bytes(path, safetensors.torch.save(state))
 
     def _eager_step(self, tokens_KBW: Tensor) -> Routed | None:
         loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
@@ -209,7 +240,7 @@ def result_of(
     return TrialResult(
         trial=trial.name,
         status="finished" if reason is None else "diverged",
-        tokens=len(losses_S) * step_tokens,
+        tokens=curve[-1].tokens,
         parameters=parameters,
         seconds=seconds,
         losses=curve[-1] if reason is None else None,
@@ -233,17 +264,14 @@ class StackedAdamW:
         size: DecoderSize,
         steps: int,
         origin: StackOrigin | None = None,
+        first: int = 0,
     ) -> None:
         """Use the size's learning rates without moments, or rates and moments of an origin."""
         self._weights, self._size, device = weights, size, weights.master.device
-        if origin is None:
-            curve = size.rates(steps)
-            rates = [size.lr * curve.rate(step) for step in range(steps)]
-        else:
-            rates = origin.rates(steps)
+        rates = learning_rates(size, steps) if origin is None else origin.rates(steps)
         self._rates_S = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
-        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._place = torch.full((1,), first, device=device)
         self._gradients = {w.name: weights.view(weights.gradient, w) for w in weights.weights}
         decayed = weights.decayed
         parts = ((slice(decayed), size.weight_decay), (slice(decayed, None), 0.0))
@@ -255,7 +283,7 @@ class StackedAdamW:
             groups,
             lr=size.lr,
             betas=size.betas,
-            eps=1e-8 if origin is None else origin.eps,
+            eps=EPS if origin is None else origin.eps,
             fused=True,
             capturable=device.type == "cuda",
         )
@@ -280,8 +308,14 @@ class StackedAdamW:
         # Extra steps, as run by a tuner, keep the last rate.
         self._place.add_(1).clamp_(max=len(self._rates_S) - 1)
 
+    @property
+    def moments(self) -> dict[str, Tensor]:
+        """Adam's moments by name, each as flat as the weights."""
+        states = [self._adam.state[group["params"][0]] for group in self._adam.param_groups]
+        return {name: torch.cat([state[name] for state in states]) for name in MOMENTS}
+
     def _load_moments(self, origin: StackOrigin) -> None:
-        """Copy the moments and step of a checkpoint to all members."""
+        """Copy the moments and step of an origin to the members."""
         master, begin = self._weights.master, 0
         flat = {name: torch.empty_like(master) for name in origin.moments}
         for name, values in origin.moments.items():
@@ -292,6 +326,12 @@ class StackedAdamW:
             step = torch.tensor(float(origin.step), device=master.device)
             moments = {name: values[span] for name, values in flat.items()}
             self._adam.state[part] = {"step": step, **moments}
+
+
+def learning_rates(size: DecoderSize, steps: int) -> list[float]:
+    """Return the learning rate of each step of a trial from random weights."""
+    curve = size.rates(steps)
+    return [size.lr * curve.rate(step) for step in range(steps)]
 
 
 def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain, TokenShards
-from mixopt.errors import CorpusError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Phases, whole_counts
 from mixopt.system import IntArray
@@ -97,6 +97,22 @@ class TrialBatches:
 def steps_of(training: Training, step_tokens: int) -> int:
     """Return the number of steps of a trial."""
     return max(1, math.ceil(training.tokens / step_tokens))
+
+
+def part_of(training: Training, step_tokens: int) -> tuple[int, int]:
+    """Return the step before which this part of the training begins, and that which ends it.
+
+    Raises:
+        ConfigError: A trial has too few steps to be cut there.
+    """
+    steps = steps_of(training, step_tokens)
+    first, last = (round(share * steps) for share in training.part)
+    if not first < last or (training.part[1] < 1 and last == steps):
+        raise ConfigError(
+            f"sweep.stop.at: a trial has only {steps} steps of {step_tokens} tokens; raise"
+            " proxy.tokens, or leave sweep.stop out"
+        )
+    return first, last
 
 
 def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> dict[str, Pool]:

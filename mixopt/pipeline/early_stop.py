@@ -1,0 +1,91 @@
+"""Which trials of a round train to the end, and where the stopped ones would have ended.
+
+All are compared at `sweep.stop.at` of their tokens. A fit of the best ones alone would know one
+corner of the mixtures only: the others stay in the table, with estimates of their end.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mixopt.run_directory import Run, stated_objective, usable_trials
+from mixopt.trials import Losses, Trial, TrialResult, Trials, settled
+
+STOPPED_ROLES = ("axial", "sampled", "chosen")  # of trials that may be stopped
+MIN_PAIRS = 3  # for a line
+
+
+def continuing_trials(
+    run: Run, trials: Sequence[Trial], results: Mapping[str, TrialResult]
+) -> set[str]:
+    """Return the trials that train to the end: the best of each round, and all anchors and seeds.
+
+    They are compared by the objective on the losses with which the others are stopped.
+    """
+    stop, early = run.config.sweep.stop, _early_losses(results.values())
+    assert stop is not None
+    names = {trial.name for trial in trials if trial.role not in STOPPED_ROLES}
+    for number in {trial.round for trial in trials}:
+        rivals = [trial for trial in trials if trial.round == number and trial.name not in names]
+        ranked = [trial for trial in rivals if trial.name in early]
+        if not ranked:
+            continue
+        ends = [
+            replace(results[trial.name], status="finished", losses=early[trial.name])
+            for trial in ranked
+        ]
+        table = usable_trials(
+            run, Trials.from_results(ranked, ends, proxy="", targets=run.config.losses)
+        )
+        objective = settled(stated_objective(run), table)
+        order = np.argsort(objective.value(table.losses(objective.unit)), kind="stable")
+        count = math.ceil(stop.keep * len(rivals))
+        names |= {table.table["trial"][row] for row in order[:count].tolist()}
+    return names
+
+
+def _early_losses(results: Iterable[TrialResult]) -> dict[str, Losses]:
+    """Return the losses of each trial at the point where others are stopped."""
+    point = next((result.tokens for result in results if result.status == "stopped"), None)
+    return {
+        result.trial: losses
+        for result in results
+        for losses in (*result.curve, result.losses)
+        if losses is not None and losses.tokens == point
+    }
+
+
+def with_estimated_ends(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the results with losses of stopped trials at the end, as estimates.
+
+    Each loss is mapped by a line through the trials that have trained to the end.
+    """
+    early = _early_losses(results)
+    whole = [r for r in results if r.status == "finished" and r.losses and r.trial in early]
+
+    def estimated(result: TrialResult) -> TrialResult:
+        if result.status != "stopped" or result.losses is None or not whole:
+            return result
+        values = {
+            unit: {
+                name: line(unit, name, value)
+                for name, value in getattr(result.losses, unit).items()
+            }
+            for unit in ("nats_per_token", "bits_per_byte", "tasks")
+        }
+        tokens = whole[0].tokens
+        return replace(result, tokens=tokens, losses=Losses(tokens, **values))
+
+    def line(unit: str, name: str, value: float) -> float:
+        pairs = [
+            (getattr(early[r.trial], unit)[name], getattr(r.losses, unit)[name]) for r in whole
+        ]
+        before_N, after_N = np.array(pairs).T
+        if np.ptp(before_N) == 0 or len(pairs) < MIN_PAIRS:
+            return value + float(np.mean(after_N - before_N))
+        slope, level = np.polyfit(before_N, after_N, 1)
+        return float(level + slope * value)
+
+    return [estimated(result) for result in results]

@@ -1,0 +1,94 @@
+"""`sweep.stop`: the worse trials of a round end early, the others give the losses of whole ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from work_runs import WorkRun, faulty_job, noted, trials_named
+
+from mixopt.config import SweepConfig
+from mixopt.pipeline.early_stop import with_estimated_ends
+from mixopt.sweeps import read_entry, run_trials, trial_paths
+from mixopt.trials import Losses, TrialResult, Trials
+
+STOP = SweepConfig(workers=2, stop={"at": 0.5, "keep": 0.5})
+NAMES = ("a", "b", "c", "d")
+
+
+def better_half(results):
+    return set(sorted(results)[:2])
+
+
+@pytest.fixture
+def sweep(corpus, tmp_path):
+    job, folder = faulty_job(tmp_path, corpus.path), tmp_path / "trials"
+
+    def run(select=better_half, **changes):
+        results = run_trials(
+            trials_named(*NAMES), replace(job, **changes), folder, sweep=STOP, select=select
+        )
+        return {result.trial: result for result in results}
+
+    run.folder, run.log = folder, tmp_path / "trained.log"
+    return run
+
+
+def test_selected_trials_continue_from_their_states_and_the_others_are_stopped(sweep):
+    results = sweep()
+    assert [results[name].status for name in NAMES] == ["finished"] * 2 + ["stopped"] * 2
+    assert [results[name].tokens for name in NAMES] == [1000, 1000, 500, 500]
+    assert [results[name].losses.nats_per_token["code"] for name in NAMES] == [1, 1.25, 2.25, 2.375]
+    (before,) = results["b"].curve
+    assert (before.tokens, before.nats_per_token["code"]) == (500, 2.125)
+    assert results["b"].seconds == 0.2
+    assert not list((sweep.folder / "files").iterdir())
+    assert sweep() == results
+    assert sorted(noted(sweep.log, "ended")) == ["a,b", "a,b", "c,d"]
+
+
+def test_an_owner_killed_between_the_parts_trains_nothing_twice(sweep):
+    def killed(results):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(killed)
+    assert {read_entry(path)[1].status for path in trial_paths(sweep.folder)} == {"stopped"}
+    # Selected trials of mixed groups form groups of their own, one for each worker.
+    results = sweep(lambda results: {"b", "c"})
+    assert [name for name in NAMES if results[name].status == "finished"] == ["b", "c"]
+    assert sorted(noted(sweep.log, "ended")[2:]) == ["b", "c"]
+
+
+def test_each_round_keeps_its_better_trials_and_all_anchors(short_texts, tmp_path):
+    run = WorkRun(tmp_path, short_texts, trials=24)
+    settings = ("sweep.stop={keep: 0.25}", "design.anchors=[natural]", "design.rounds=[16, 8]")
+    run.owner(*[word for one in settings for word in ("--set", one)]).communicate(timeout=300)
+    table = Trials.read(run.path / "trials.parquet").table
+    kept = table.filter(status="finished")
+    assert sorted(kept["round"].to_list()) == [0, 0, 0, 0, 0, 1, 1]
+    assert "natural" in kept["trial"]
+    for number in range(2):
+        rows = table.filter(round=number, role="chosen" if number else "axial")
+        ended = rows.filter(status="stopped")["loss/code"]
+        assert ended.min() >= rows.filter(status="finished")["loss/code"].max()
+    # The faulty proxy's losses at half lie on a line with those at the end.
+    assert np.allclose(table["loss/code"], 1 + table["weight/code"], atol=1e-9)
+    assert set(table["tokens"]) == {4000}
+
+
+def result_at(name, status, early, end):
+    curve = Losses(5, {"x": early}, {})
+    losses = curve if status == "stopped" else Losses(10, {"x": end}, {})
+    return TrialResult(name, status, losses.tokens, 1, 0.0, losses, curve=(curve,))
+
+
+def test_a_stopped_trial_ends_on_the_line_of_the_others_or_their_mean_step_from_two():
+    whole = [result_at(n, "finished", v, 1 + 2 * v) for n, v in (("a", 1.0), ("b", 2.0))]
+    stopped = result_at("c", "stopped", 3.0, None)
+    *_, ended = with_estimated_ends([*whole, stopped])
+    assert (ended.status, ended.tokens) == ("stopped", 10)
+    assert ended.losses.nats_per_token["x"] == 5.5
+    *_, ended = with_estimated_ends([*whole, result_at("d", "finished", 5.0, 11.0), stopped])
+    assert ended.losses.nats_per_token["x"] == pytest.approx(7.0)
+    failed = TrialResult("e", "failed", 0, 0, 0.0, reason="no room")
+    assert with_estimated_ends([failed, stopped]) == [failed, stopped]
