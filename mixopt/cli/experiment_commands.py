@@ -277,10 +277,10 @@ def stop_command(directory: Directory, trust: Trusted = False, as_json: AsJson =
     from mixopt.run_directory import load_run
 
     run = load_run(directory, trust=trust)
-    stopped = stop(run)
-    text = "\n".join(stop_lines(run, stopped))
-    print_answer(as_json, {"path": str(run.path), **vars(stopped)}, text)
-    if stopped.left:
+    stopped, left = stop(run)
+    content = {"path": str(run.path), "stopped": stopped, "left": left}
+    print_answer(as_json, content, "\n".join(stop_lines(run, stopped, left)))
+    if left:
         raise typer.Exit(1)
 
 

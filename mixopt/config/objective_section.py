@@ -279,38 +279,27 @@ def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
 
 
 def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    place = ("objective", "families")
-    for name, owners in _owners(config, evaluation).items():
+    members = _members(config, evaluation)
+    for name in evaluation:
+        owners = [family for family, weights in members.items() if name in weights]
         if len(owners) > 1:
-            first, second, *_ = owners
-            is_named = name in (config.families or {})[first].mean
+            is_named = name in (config.families or {})[owners[0]].mean
             hint = "keep it in one" if is_named else "name it in the family that it belongs to"
-            yield place, f"{name!r} is in {first!r} and in {second!r}; {hint}"
+            yield "objective.families", f"{name!r} is in {owners[0]!r} and in {owners[1]!r}; {hint}"
             return
-    for family, weights in _members(config, evaluation).items():
+    for family, weights in members.items():
         if not weights:
             message = "other families name every loss that it matches; remove it"
-            yield (*place, family), message
-
-
-def _owners(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, list[str]]:
-    """Return the families of each loss: those that name it, else those whose globs match it."""
-    by_name: dict[str, list[str]] = {}
-    families = config.families or {}
-    for family, inner in families.items():
-        for name in given_by(inner.mean, evaluation):
-            by_name.setdefault(name, []).append(family)
-    return {
-        name: [family for family in owners if name in families[family].mean] or owners
-        for name, owners in by_name.items()
-    }
+            yield ("objective", "families", family), message
 
 
 def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, dict[str, float]]:
-    owners = _owners(config, evaluation)
+    """Return the weights of each family: of losses that it names, or only globs match."""
+    patterns = {family: inner.mean for family, inner in (config.families or {}).items()}
+    named = {name for weights in patterns.values() for name in weights}
     return {
-        family: {n: w for n, w in _weights(inner.mean, evaluation).items() if family in owners[n]}
-        for family, inner in (config.families or {}).items()
+        family: {n: w for n, w in _weights(mean, evaluation).items() if n in mean or n not in named}
+        for family, mean in patterns.items()
     }
 
 

@@ -17,7 +17,6 @@ from .from_fit import (
     verify_fit_folder as verify_fit_folder,
 )
 from .run_status import (
-    Stopped as Stopped,
     find_log as find_log,
     log_lines as log_lines,
     status as status,

@@ -5,7 +5,6 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -331,50 +330,42 @@ def _step_of(run: Run, trial: str) -> Step:
     )
 
 
-@dataclass
-class Stopped:
-    """What was stopped, and what could not be stopped."""
-
-    stopped: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-
-
-def stop(run: Run) -> Stopped:
+def stop(run: Run) -> tuple[list[str], list[str]]:
     """Interrupt the owner of a run on this host, and cancel submitted jobs.
 
     Returns:
-        What was stopped. An owner on another host is only named; jobs are cancelled all the same
-        if the directory is trusted.
+        What was stopped, and what could not be. An owner on another host is only named; jobs are
+        cancelled all the same if the directory is trusted.
     """
-    request, stopped, owner = run.config.sweep, Stopped(), None
+    request, owner, stopped, left = run.config.sweep, None, list[str](), list[str]()
     try:
         owner = interrupt(run.path)
         if owner is not None:
-            stopped.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
+            stopped.append(f"interrupted process {owner.pid} on {owner.host}")
     except RunError as error:
-        stopped.left.append(str(error))
+        left.append(str(error))
     waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
     folders = [folder for step in waiting if (folder := step.trial_folder(run.path)).is_dir()]
     if run.is_foreign and request.executor != LOCAL and folders and owner is None:
-        stopped.left.append(
+        left.append(
             f"{request.executor}: its jobs are named by the directory's own record alone; if you"
             " trust whoever made it, add --trust to stop them"
         )
-        return stopped
+        return stopped, left
     for folder in folders:
         call = partial(cancel_submitted, request, folder)
         try:
-            stopped.stopped += within(f"sweep.executor: {request.executor}", call)
+            stopped += within(f"sweep.executor: {request.executor}", call)
         except MixoptError as error:
-            stopped.left.append(f"{request.executor}: {error}")
-    return stopped
+            left.append(f"{request.executor}: {error}")
+    return stopped, left
 
 
-def stop_lines(run: Run, stopped: Stopped) -> Iterator[str]:
+def stop_lines(run: Run, stopped: Sequence[str], left: Sequence[str]) -> Iterator[str]:
     """Describe what was stopped, line by line."""
-    yield from stopped.stopped
-    if stopped.stopped:
+    yield from stopped
+    if stopped:
         yield f"finished trials are kept; to resume: {run.command()}"
-    elif not stopped.left:
+    elif not left:
         yield f"{run.path}: nothing is running"
-    yield from (f"still running: {without_secrets(line)}" for line in stopped.left)
+    yield from (f"still running: {without_secrets(line)}" for line in left)
