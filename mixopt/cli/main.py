@@ -126,7 +126,7 @@ def _run_command() -> None:
 
 def _show_misuse(error: Any) -> None:
     """Report wrong usage in one line; a command without arguments shows its help."""
-    message = error.format_message().strip()
+    message = error.format_message().strip().replace("Value error, ", "")
     if "\n" in message:
         error.show()
         return

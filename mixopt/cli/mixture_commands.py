@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from typer import Argument
 
@@ -206,7 +206,7 @@ def fit_command(
     ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
     scale: Annotated[
-        str, option("--scale", "none, or spread: divide each loss by its spread.", "NAME")
+        Literal["none", "spread"], option("--scale", "spread: divide each loss by its spread.")
     ] = "none",
     ignore: Ignore = None,
     trust: Trusted = False,
@@ -223,8 +223,7 @@ def fit_command(
 
     The unit of losses and groups of them are fields of --objective FILE.
     """
-    from mixopt.config import ObjectiveConfig, one_of
-    from mixopt.objective import Scale
+    from mixopt.config import ObjectiveConfig
     from mixopt.pipeline import read_tables
 
     first, *tables = sources
@@ -254,7 +253,7 @@ def fit_command(
         "regressors": regressor or (),
         "objective": goal,
         "direction": read_directions(direction or ()),
-        "scale": one_of("--scale", scale, get_args(Scale)),
+        "scale": scale,
     }
     unit = None
     if isinstance(goal, ObjectiveConfig) and "unit" in goal.model_fields_set:

@@ -3,7 +3,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument
@@ -33,9 +33,6 @@ from mixopt.cli.options import (
 )
 from mixopt.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mixopt.objective import Unit
-
 TABLES = {".csv", ".parquet"}
 # What export writes beside the forms of trainers: unit, needs.
 OTHER_TOOLS = {
@@ -60,7 +57,9 @@ def import_command(
         Whole, option("--document-end", "Id of the end-of-document token.")
     ] = None,
     key: Annotated[Text, option("--key", "Joins tables [default: detected].", "COLUMN")] = None,
-    unit: Annotated[str, option("--unit", "nats_per_token or bits_per_byte.")] = "nats_per_token",
+    unit: Annotated[
+        Literal["nats_per_token", "bits_per_byte"], option("--unit", "Unit of the losses.")
+    ] = "nats_per_token",
     tolerance: Annotated[float, option("--tolerance", "How far weights may miss 1.")] = 0.01,
     ignore: Ignore = None,
     as_json: AsJson = False,
@@ -85,9 +84,7 @@ def import_command(
     elif format or dtype or document_end is not None:
         raise ConfigError("import: tokens need --tokenizer NAME, which is kept in their index")
     elif all(Path(file).suffix in TABLES for file in files):
-        trials = read_tables(
-            files, key=key, unit=cast("Unit", unit), tolerance=tolerance, **left_out(ignore)
-        )
+        trials = read_tables(files, key=key, unit=unit, tolerance=tolerance, **left_out(ignore))
         trials.write(out)
         content = {"trials": len(trials), "domains": len(trials.domains)}
         content["losses"] = len(trials.targets)
@@ -235,7 +232,9 @@ def pretrain_command(
     items: Annotated[
         Whole, option("--items", "With --score: N items of each task.", minimum=1)
     ] = None,
-    device: Annotated[str, option("--device", "With --score: auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], option("--device", "Where --score computes.")
+    ] = "auto",
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -255,11 +254,9 @@ def pretrain_command(
     from mixopt.pretraining import pretrain
 
     if score is not None:
-        from mixopt.config import one_of
         from mixopt.pretraining import score_tasks, scores_text
 
-        place = one_of("--device", device, ("auto", "cpu", "cuda"))
-        scores = score_tasks(config, score, items=items, device=place, trust=trust)
+        scores = score_tasks(config, score, items=items, device=device, trust=trust)
         print_answer(as_json, scores, scores_text(scores))
         return
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)

@@ -49,7 +49,6 @@ from .sections import (
     checked as checked,
     dump_sections as dump_sections,
     one_given as one_given,
-    one_of as one_of,
     optional as optional,
     read_sections as read_sections,
     token_count as token_count,

@@ -127,13 +127,6 @@ def pattern_faults(
         yield place, fault
 
 
-def one_of(name: str, value: str, options: Sequence[str]) -> str:
-    """Return a value; raise if it is unknown."""
-    if value not in options:
-        raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), options)}")
-    return value
-
-
 def checked(section: type[SectionType], content: Any, where: str) -> SectionType:
     """Validate plain values as a section of the configuration."""
     try:

@@ -19,8 +19,8 @@ from typing import get_args
 
 import numpy as np
 
-from mixopt.config import FitConfig, ObjectiveConfig, one_of, read_inventory
-from mixopt.errors import ConfigError, PluginError, TrialsError
+from mixopt.config import FitConfig, ObjectiveConfig, read_inventory
+from mixopt.errors import ConfigError, PluginError, TrialsError, did_you_mean
 from mixopt.fitting.fit_data import (
     COLUMNS,
     FitData,
@@ -190,7 +190,8 @@ def fit_unit(
     elif isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set:
         unit = unit or objective.unit
     unit = trials.unit if unit is None else unit
-    one_of("unit", unit, get_args(Unit))
+    if unit not in get_args(Unit):
+        raise ConfigError(f"unit {unit}: unknown{did_you_mean(unit, get_args(Unit))}")
     return unit
 
 

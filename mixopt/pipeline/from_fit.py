@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from mixopt.config import one_of, read_inventory
+from mixopt.config import read_inventory
 from mixopt.corpus import tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import Fit, FitReadiness, ObjectiveLike, fit_content, fit_trials, readiness
@@ -61,8 +61,6 @@ def read_tables(
         ConfigError: Not one or two tables, or options for two tables given with one.
         TrialsError: A table cannot be read.
     """
-    if unit is not None:
-        one_of("unit", unit, get_args(Unit))
     if len(paths) == 1 and Path(paths[0]).suffix.lower() != ".csv":
         if ignore or drop_incomplete or key is not None:
             raise ConfigError(

@@ -17,7 +17,6 @@ import polars as pl
 from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
-from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Backtest, Fit, readiness
 from mixopt.mixture import branch_shares
 from mixopt.objective import gain_text, size_text, unit_text
@@ -222,24 +221,20 @@ def _corpus(run: Run) -> Section:
     corpus, config = run.corpus, run.config.corpus
     sources = {**config.domains, **config.parts, **run.config.evaluation}
     order = sorted(corpus.evaluation, key=lambda domain: -run.inventory.get(domain.name, 0))
-    rows = [_corpus_row(run, domain, sources[domain.name]) for domain in order]
+    rows = []
+    for domain in order:
+        cells, train, is_here = ["target", "", ""], domain.train, not domain.validation.is_elsewhere
+        if train is not None:
+            documents = f"{train.documents:,}" if train.documents and is_here else ""
+            tokens = f"{train.tokens:,}" if is_here else ""
+            cells = [short_count(run.inventory[domain.name]), documents, tokens]
+        held_out = f"{domain.validation.tokens:,}" if is_here else ""
+        rows.append((domain.name, *cells, held_out, _source(sources[domain.name])))
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
     caption = f"Tokenizer: {corpus.tokenizer}, {corpus.vocab_size:,} entries."
     body = part("table", columns, rows, caption=caption, texts=[5], styles=styles)
     return Section("corpus", "Corpus", body)
-
-
-def _corpus_row(run: Run, domain: Domain, config: SourceConfig) -> tuple[str, ...]:
-    source, train = _source(config), domain.train
-    is_here = not domain.validation.is_elsewhere
-    held_out = f"{domain.validation.tokens:,}" if is_here else ""
-    if train is None:
-        return (domain.name, "target", "", "", held_out, source)
-    size = short_count(run.inventory[domain.name])
-    documents = f"{train.documents:,}" if train.documents and is_here else ""
-    tokens = f"{train.tokens:,}" if is_here else ""
-    return (domain.name, size, documents, tokens, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:

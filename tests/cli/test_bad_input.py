@@ -95,7 +95,7 @@ COMMANDS = [
     ("fit {0}/large.csv --backtest --at tokens=9", ["--backtest compares runs within", "--at"]),
     ("fit {0}/few.csv {0}/losses.csv --backtest", ["9 finished runs of 9", "needs 11", "add runs"]),
     ("fit {0} --test {0}/few.csv {0}/losses.csv --backtest", ["--test takes a fit as it is"]),
-    ("import {0}/large.csv {0}/losses.csv --out t --unit bits", ["unit bits: unknown"]),
+    ("import {0}/large.csv {0}/losses.csv --out t --unit bits", ["'--unit': 'bits' is not one of"]),
     ("import {0}/large.csv {0}/losses.csv --out t --key step", ["--key", "step"]),
     ("import nowhere.json --out L.csv", ["nowhere.json"]),
     ("import {0}/a/r.json {0}/b/r.json --out o", ["the run 'a' has no task/y/acc, which others"]),
@@ -120,7 +120,7 @@ COMMANDS = [
     (f"{SCHEDULE} --batch 1024", ["--batch 1024: expected sequences of a batch x"]),
     (f"{SCHEDULE} --batch 0x8", ["--batch 0x8: expected sequences of a batch x"]),
     ("export {0} --to transformers-model --out m", ["has no model"]),
-    ("pretrain {0} --score {0} --device gpu", ["--device gpu: unknown"]),
+    ("pretrain {0} --score {0} --device gpu", ["'--device': 'gpu' is not one of"]),
 ]
 
 
