@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -176,12 +177,12 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:
-    if len(paths) == 1:
-        return [paths[0].absolute().parent.name]
-    parts = [path.absolute().parts for path in paths]
-    levels = enumerate(zip(*parts, strict=False))
-    first = next((level for level, names in levels if len(set(names)) > 1), -1)
-    return [path_parts[first].removesuffix(".json") for path_parts in parts]
+    places = [path.absolute() for path in paths]
+    if len(places) == 1:
+        return [places[0].parent.name]
+    common = os.path.commonpath(places)
+    names = [(*place.relative_to(common).parts, place.name)[0] for place in places]
+    return [name.removesuffix(".json") for name in names]
 
 
 def _metrics(path: Path) -> dict[str, Any]:

@@ -169,9 +169,8 @@ def with_start_hash(config: Config) -> Config:
 def check_start(config: Config, proxy: Any) -> None:
     """Check that the start checkpoint can be opened and uses the corpus's tokenizer."""
     _with_start(proxy, config.proxy.name).start_hash()
-    check = getattr(proxy, "check_tokenizer", None)
-    if callable(check):
-        check(config.corpus.tokenizer)
+    if hasattr(proxy, "check_tokenizer"):
+        proxy.check_tokenizer(config.corpus.tokenizer)
 
 
 def _record_start(run: Run, job: Job, say: Say) -> None:
@@ -188,7 +187,7 @@ def _record_start(run: Run, job: Job, say: Say) -> None:
 
 
 def _with_start(proxy: Any, name: str) -> Any:
-    if not callable(getattr(proxy, "start_hash", None)):
+    if not hasattr(proxy, "start_hash"):
         raise ConfigError(
             f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
             " name: continued"

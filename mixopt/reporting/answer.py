@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture, Phases
-from mixopt.objective import SHOWN, UNITS, unit_text
+from mixopt.objective import SHOWN, UNITS
 from mixopt.proposals import (
     PROPOSAL,
     Gain,
@@ -143,7 +143,6 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     tokens, unit = run.config.propose.target_tokens, run.objective.value_unit
     is_validated = answer.called == "recommended"
     names = [answer.chosen, *answer.gains]
-    does = "Maximises" if unit in SHOWN else "Minimises"
     limits: dict[str, list[str]] = {}  # active constraints by their source
     for line in answer.limits:
         limit, _, source = line.rpartition(" (")
@@ -154,7 +153,8 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         "answer.html",
         answer=answer,
         tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
-        goal=f"{does} {run.objective.describe()}, in {unit_text(unit)}.",
+        does="Maximises" if unit in SHOWN else "Minimises",
+        objective=run.objective.describe(),
         epochs_of=f" (epochs in {short_count(tokens)})" if tokens and answer.epochs else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         longest=max(*answer.mixture.values(), *answer.natural.values()),
