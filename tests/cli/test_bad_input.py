@@ -260,7 +260,7 @@ CHANGED = [
     (EXAM, "{}", "give exactly one of target, mean, worst, families, hinge; got none"),
     (EXAM, "{target: exam, worst: [web]}", "exactly one"),
     (EXAM, "{target: '*'}", "'*' matches 3 evaluation domains"),
-    (EXAM, "{mean: {'exma*': 1}}", "'exma*' matches no evaluation domain; the nearest"),
+    (EXAM, "{mean: {'exma*': 1}}", "'exma*' matches no evaluation domain; did you mean 'exam'?"),
     (EXAM, "{hinge: '*'}", "objective.hinge: '*' matches 3 evaluation domains"),
     (EXAM, "{hinge: exam}" + ALONE, "a.yaml:7: objective.hinge: the noise of 'web'"),
     (EXAM, "{families: {a: {mean: {exam: 1, web: 1}}}, items: {exam: 20}}", "two units"),
@@ -306,7 +306,7 @@ CHANGED = [
     ("objective", "# objective", "objective: is missing; for example objective: {target:"),
     (BASE, "- a\n", "expected sections such as 'corpus:' and 'objective:'"),
     (BASE, "", "expected sections such as 'corpus:' and 'objective:'"),
-    (BASE, "[" * 5000, "more than 64 nested sections"),
+    (BASE, "[" * 5000, "nested too deeply"),
 ]
 OWN = """\
 corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 2e11}}}
