@@ -95,12 +95,12 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
 
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
     """Return the row from which a trainer infers the kind of losses and masks."""
-    keys = [("messages", "conversations")] if conversational else []
-    for columns in [*keys, ("completion",)]:
-        for dataset in domains.values():
-            if set(columns) & set(dataset.column_names):
-                return dataset.select([0])
-    return next(iter(domains.values())).select([0])
+    chat = {"messages", "conversations"} if conversational else set()
+
+    def rank(dataset: Dataset) -> tuple[bool, bool]:
+        return chat.isdisjoint(dataset.column_names), "completion" not in dataset.column_names
+
+    return min(domains.values(), key=rank).select([0])
 
 
 def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:

@@ -74,7 +74,7 @@ class CheckpointState(FileShape):
     files: dict[str, FileRecord]
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints of a run; all ranks call the same methods."""
 
     def __init__(self, folder: Path, ranks: Ranks, config: CheckpointConfig) -> None:
@@ -83,9 +83,6 @@ class Checkpoints:
         self._group: Any = dist.new_group(backend="gloo")
         self._pending: Future[Any] | None = None
         self._path = folder
-
-    def __enter__(self) -> Checkpoints:
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Let the last checkpoint end; only `wait` raises its error."""

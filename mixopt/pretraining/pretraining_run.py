@@ -62,9 +62,9 @@ class PretrainResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        values = {"directory": str(self.path), **asdict(self), "checkpoint": str(self.checkpoint)}
-        del values["path"], values["interrupted"]
-        return {**values, "finished": self.is_finished}
+        values = asdict(self) | {"checkpoint": str(self.checkpoint), "finished": self.is_finished}
+        del values["interrupted"]
+        return {"directory": str(values.pop("path")), **values}
 
     def __str__(self) -> str:
         """Return the result as a table for the terminal."""
