@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -57,7 +57,6 @@ class CommandProxy(TrainerCommand):
             RunError: Both failed.
         """
         self.check_here()
-        self.check_corpus(corpus, training)
         mixture = Mixture.uniform(corpus.domain_names)
         if training.phases is not None:
             mixture = Phases(training.phases).tied(mixture)
@@ -83,12 +82,11 @@ class CommandProxy(TrainerCommand):
     ) -> list[TrialResult]:
         """Run the command for each trial without a result, and return the results."""
         total, results = len(trials) * training.tokens, list[TrialResult]()
-        with ExitStack() as stack:
-            files = training.files or stack.enter_context(tempfile.TemporaryDirectory())
+        with tempfile.TemporaryDirectory() as temporary:
+            files = Path(training.files or temporary)
             for trial in trials:
                 alive = partial(report, Progress(len(results) * training.tokens, total))
-                run = _TrialRun(self, trial, Path(files), corpus, training)
-                results.append(run.result(alive))
+                results.append(_TrialRun(self, trial, files, corpus, training).result(alive))
         report(Progress(total, total))
         return results
 
@@ -135,8 +133,9 @@ class _TrialRun:
         record = read_sealed(self._path / DONE, hint="delete it to run the trial again")
         folder = inside(self._path, str(record.get("attempt")))
         file = inside(folder, str(record.get("file")))
-        same = {name: record.get(name) for name in self._identity} == self._identity
-        if not same or file_hash(file) != record.get("file_hash"):
+        if not self._identity.items() <= record.items() or file_hash(file) != record.get(
+            "file_hash"
+        ):
             raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
         return self._read(folder, float(record["seconds"]), started=0.0)
 
@@ -158,28 +157,27 @@ class _TrialRun:
         try:
             file, result = self._load(folder, seconds, started)
             if started:
-                name = file.relative_to(folder).as_posix()
                 content = {
                     "attempt": folder.name,
-                    "file": name,
+                    "file": file.relative_to(folder).as_posix(),
                     "file_hash": file_hash(file),
                     "seconds": round(seconds, 3),
                 }
-                write_sealed(self._path / DONE, {**self._identity, **content})
+                write_sealed(self._path / DONE, self._identity | content)
         except (MixoptError, OSError) as error:
             return self._failure("failed", f"{error}{_last_line(folder / LOG)}", seconds)
         return result
 
     def _load(self, folder: Path, seconds: float, started: float) -> tuple[Path, TrialResult]:
         """Return the command's result file and its content."""
-        file = result_file(folder, self._command.result)
-        log, command = read_log(file), self._command
-        age = started - TIMESTAMP_ERROR - file.stat().st_mtime
+        command, name = self._command, self._trial.name
+        file = result_file(folder, command.result)
+        log, age = read_log(file), started - file.stat().st_mtime
         fault = _mismatch(log.about, self._trial)
-        if age > 0:
+        if age > TIMESTAMP_ERROR:
             fault = (
-                f"is {age + TIMESTAMP_ERROR:.0f} s older than the attempt that should have written"
-                " it; is it a copy of another run?"
+                f"is {age:.0f} s older than the attempt that should have written it; is it a copy"
+                " of another run?"
             )
         if fault is not None:
             raise RunError(f"{file}: {fault}")
@@ -192,7 +190,6 @@ class _TrialRun:
         if fault is not None:
             return file, self._failure("diverged", fault, seconds)
         size = _count(log.about.get("parameters"))
-        name = self._trial.name
         return file, TrialResult(name, "finished", tokens, size, seconds, losses, curve)
 
     def _failure(
@@ -206,9 +203,9 @@ def result_file(folder: Path, result: str) -> Path:
     exact = folder / result
     matched = [exact] if exact.exists() else sorted(folder.glob(result))
     if not matched:
-        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
-        written = [name for name in files if name not in (LOG, MIXTURE, TRIAL)][:MAX_LISTED]
-        near = did_you_mean(result, written) if written else "; it wrote no file there"
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        written = sorted(files - {LOG, MIXTURE, TRIAL})[:MAX_LISTED]
+        near = did_you_mean(result, written) or "; it wrote no file there"
         raise RunError(f"{folder}: the command wrote no {result!r}{near}")
     newest = max(matched, key=lambda path: path.stat().st_mtime)
     return inside(folder, newest.relative_to(folder).as_posix(), RunError)
@@ -267,12 +264,11 @@ def run_supervised(
     report: dict[str, Any] = {}
     for line in output.splitlines():
         report |= json.loads(line)
-    code = report.get("code")
     if process.returncode and "pid" in report:
         with suppress(OSError):
             os.killpg(report["pid"], signal.SIGKILL)
         return f"lost its supervisor, which ended with {exit_text(process.returncode)}"
-    if code is not None:
+    if (code := report.get("code")) is not None:
         return f"ended with {exit_text(code)}" if code else None
     if late:
         return f"took longer than proxy.timeout: {timeout:g} s, and was stopped"

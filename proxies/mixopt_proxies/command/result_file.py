@@ -14,21 +14,21 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, RunError, did_you_mean
+from mixopt.errors import RunError
 from mixopt.system import chosen, read_text
 from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
 
-UNITS = ("nats_per_token", "bits_per_byte")
 STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
 # Facts about the run that a result may state beside losses.
 OF_ITSELF = ("trial", "seed", "tokens", "parameters")
-_DOMAIN = "{domain}"
+DOMAIN = "{domain}"
 _NEAREST = 3  # names suggested in an error
 _NO_NUMBERS = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
 
@@ -95,14 +95,12 @@ def number_of(value: Any) -> float | None:
 
 def _position_of(row: Any) -> Point:
     """Return step and tokens of a row of a log, as a point without a value."""
-    facts = row if isinstance(row, Mapping) else {}
-    return Point(math.nan, _first_number(facts, STEPS), _first_number(facts, TOKENS))
-
-
-def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
-    """Return the first finite number of a row among some names."""
-    numbers = (number_of(row.get(name)) for name in names)
-    return next((n for n in numbers if n is not None and math.isfinite(n)), None)
+    facts, place = row if isinstance(row, Mapping) else {}, list[float | None]()
+    for names in (STEPS, TOKENS):
+        numbers = (number_of(facts.get(name)) for name in names)
+        finite = (n for n in numbers if n is not None and math.isfinite(n))
+        place.append(next(finite, None))
+    return Point(math.nan, *place)
 
 
 def _table_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
@@ -115,10 +113,10 @@ def _table_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
 
 
 def _cell(text: str) -> str | float:
-    try:
-        return int(text) if text.strip().isdecimal() else float(text)
-    except ValueError:
-        return text
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -127,23 +125,6 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise RunError(f"{where}: cannot be read: {error}") from error
-
-
-def check_losses(
-    losses: str | Mapping[str, str] | None, domains: Sequence[str] | None = None
-) -> None:
-    """Check `proxy.losses`: a pattern with {domain}, or names by known domain."""
-    if isinstance(losses, str) and _DOMAIN not in losses:
-        raise ConfigError(
-            f"proxy.losses: {losses!r} gives every domain the same loss; write {_DOMAIN} in place"
-            " of its name"
-        )
-    if domains is None or not isinstance(losses, Mapping):
-        return
-    for name in losses:
-        if name not in domains:
-            near = did_you_mean(name, domains)
-            raise ConfigError(f"proxy.losses: unknown evaluation domain {name!r}{near}")
 
 
 def losses_of(
@@ -166,11 +147,11 @@ def losses_of(
     last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
     tasks = {n: log.series[n][-1].value for n in corpus.task_columns if n in log.series}
     final = replace(_in_both_units(last, corpus, tokens, unit), tasks=tasks)
-    earlier = tuple(
+    earlier = [
         _in_both_units(values, corpus, position, unit)
         for position, values in _earlier(series, tokens)
         if all(abs(value) <= MAX_LOSS for value in values.values())
-    )
+    ]
     return final, (*earlier, final)
 
 
@@ -186,15 +167,14 @@ def _names(
     losses: str | Mapping[str, str] | None, domain: str, names: Sequence[str], result: str
 ) -> tuple[str, ...]:
     """Return the names of a domain's losses."""
-    template = losses if isinstance(losses, str) else (losses or {}).get(domain, _DOMAIN)
-    plain = template.replace(_DOMAIN, domain)
-    pattern = template.replace(_DOMAIN, glob.escape(domain))
+    template = losses if isinstance(losses, str) else (losses or {}).get(domain, DOMAIN)
+    plain = template.replace(DOMAIN, domain)
+    pattern = template.replace(DOMAIN, glob.escape(domain))
     matched = (plain,) if plain in names else chosen(pattern, names)
     if not matched:
-        holding = [name for name in names if domain in name]
-        nearest = difflib.get_close_matches(plain, holding or names, n=_NEAREST, cutoff=0.0)
-        near = ", ".join(map(repr, nearest))
-        hint = f"the nearest are {near}" if near else "it has no numbers"
+        holding = [name for name in names if domain in name] or names
+        nearest = map(repr, difflib.get_close_matches(plain, holding, n=_NEAREST, cutoff=0.0))
+        hint = f"the nearest are {', '.join(nearest)}" if names else "it has no numbers"
         raise RunError(
             f"{result}: has no loss of {domain!r}: no {plain!r}; {hint}; see proxy.losses"
         )
@@ -213,8 +193,8 @@ def _earlier(
     series: Mapping[str, Sequence[Sequence[Point]]], tokens: int
 ) -> Iterable[tuple[int, dict[str, float]]]:
     """Yield tokens and losses at each earlier point at which all domains have a loss."""
-    lines = [line for lines in series.values() for line in lines]
-    last_step = max((point.step or 0.0 for line in lines for point in line), default=0.0)
+    points = [point for lines in series.values() for line in lines for point in line]
+    last_step = max((point.step or 0.0 for point in points), default=0.0)
     scale = tokens / last_step if last_step > 0 else 0.0
 
     def by_tokens(line: Sequence[Point]) -> dict[int, float]:
@@ -222,8 +202,8 @@ def _earlier(
         return {round(n): point.value for n, point in zip(counts, line, strict=True)}
 
     curves = {domain: [by_tokens(line) for line in lines] for domain, lines in series.items()}
-    counts = [set(line) for lines in curves.values() for line in lines]
-    for count in sorted(set.intersection(*counts)) if counts else []:
+    common = set.intersection(*(set(line) for lines in curves.values() for line in lines))
+    for count in sorted(common):
         if 0 < count < tokens:
             yield count, {d: _mean(line[count] for line in ls) for d, ls in curves.items()}
 

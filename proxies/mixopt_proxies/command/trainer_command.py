@@ -20,10 +20,10 @@ import yaml
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.integrations import export_mixture, exporter, exporter_names
-from mixopt.mixture import Mixture, Phases
+from mixopt.mixture import Phases
 from mixopt.system import write_json, write_text
 from mixopt.trials import Training, Trial
-from mixopt_proxies.command.result_file import UNITS, check_losses
+from mixopt_proxies.command.result_file import DOMAIN
 
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
 MIXTURE, TRIAL = "mixture.yaml", "trial.json"
@@ -66,14 +66,16 @@ class TrainerCommand:
             raise ConfigError(
                 f"proxy.result: {self.result!r}; must be a file of the command below {{out}}"
             )
-        if self.unit not in UNITS:
-            raise ConfigError(f"proxy.unit: {self.unit!r}; must be {' or '.join(UNITS)}")
         if tool is None and self.paths is not None:
             raise ConfigError("proxy.paths: needs proxy.mixture_format")
         if tool is not None and tool not in exporter_names():
             near = did_you_mean(tool, exporter_names())
             raise ConfigError(f"proxy.mixture_format: unknown tool {tool!r}{near}")
-        check_losses(self.losses)
+        if isinstance(self.losses, str) and DOMAIN not in self.losses:
+            raise ConfigError(
+                f"proxy.losses: {self.losses!r} gives every domain the same loss; write {DOMAIN}"
+                " in place of its name"
+            )
         object.__setattr__(self, "words", _split(self.run))
 
     @property
@@ -117,66 +119,51 @@ class TrainerCommand:
         """Return the words for one trial; `values` has all `PLACEHOLDERS`."""
         return [_fill(word, values) for word in self.words]
 
-    def check_corpus(self, corpus: Corpus, training: Training) -> None:
-        """Check that losses name domains of the corpus, and that a mixture can be written."""
-        check_losses(self.losses, corpus.evaluation_names)
-        if self.mixture_format is not None:
-            self._fragment(Mixture.uniform(corpus.domain_names), corpus, training)
-
     def prepared(
         self, trial: Trial, corpus: Corpus, training: Training, out: Path
     ) -> tuple[list[str], dict[str, str]]:
         """Write the command's input files for a trial; return its words and environment."""
-        seed, place = command_seed(trial), str(corpus.path.resolve())
+        mixture, tokens, place = trial.mixture, training.tokens, str(corpus.path.resolve())
+        seed, path = command_seed(trial), out / MIXTURE
         content = {
             "trial": trial.name,
             "seed": seed,
-            "tokens": training.tokens,
+            "tokens": tokens,
             "eval_every": training.eval_every,
-            "mixture": trial.mixture.fingerprint,
-            "weights": dict(trial.mixture),
+            "mixture": mixture.fingerprint,
+            "weights": dict(mixture),
             "evaluation": list(corpus.evaluation_names),
             "corpus": place,
         }
         write_json(out / TRIAL, content)
+        if training.phases is None:
+            mixture.to_file(path)
+        else:
+            phases = {"phases": Phases(training.phases).content(mixture)}
+            write_text(path, yaml.safe_dump(phases, sort_keys=False))
+        if self.mixture_format is not None:
+            means = corpus.sample_tokens
+            fragment = export_mixture(
+                mixture,
+                self.mixture_format,
+                inventory=training.inventory or corpus.inventory,
+                tokens=tokens,
+                paths=self.paths,
+                sample_tokens=means if len(means) == len(corpus.training) else None,
+            )
+            path = out / f"mixture_{self.mixture_format}{exporter(self.mixture_format).suffix}"
+            write_text(path, fragment)
         values = {
-            "mixture": str(self._write_mixture(trial.mixture, corpus, training, out).resolve()),
+            "mixture": str(path.resolve()),
             "trial": trial.name,
             "seed": str(seed),
-            "tokens": str(training.tokens),
+            "tokens": str(tokens),
             "out": str(out.resolve()),
             "gpus": str(_visible_gpus()),
             "corpus": place,
         }
         variables = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
         return self.filled(values), {**os.environ, **variables}
-
-    def _write_mixture(
-        self, mixture: Mixture, corpus: Corpus, training: Training, out: Path
-    ) -> Path:
-        """Write a mixture, and return the path of the file for the trainer."""
-        if training.phases is None:
-            mixture.to_file(out / MIXTURE)
-        else:
-            content = {"phases": Phases(training.phases).content(mixture)}
-            write_text(out / MIXTURE, yaml.safe_dump(content, sort_keys=False))
-        if self.mixture_format is None:
-            return out / MIXTURE
-        path = out / f"mixture_{self.mixture_format}{exporter(self.mixture_format).suffix}"
-        write_text(path, self._fragment(mixture, corpus, training))
-        return path
-
-    def _fragment(self, mixture: Mixture, corpus: Corpus, training: Training) -> str:
-        assert self.mixture_format is not None, "fragments exist only in a tool's format"
-        means = corpus.sample_tokens
-        return export_mixture(
-            mixture,
-            self.mixture_format,
-            inventory=training.inventory or corpus.inventory,
-            tokens=training.tokens,
-            paths=self.paths,
-            sample_tokens=means if len(means) == len(corpus.training) else None,
-        )
 
 
 def command_seed(trial: Trial) -> int:
