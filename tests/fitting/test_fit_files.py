@@ -25,7 +25,7 @@ from mixopt.trials import Trial, TrialResult, Trials
 def forged(folder: Path, **fields) -> None:
     """Write fields into fit.json, and hashes and a seal that go with what is there."""
     content = json.loads((folder / "fit.json").read_text())
-    records = {name: entry.to_json() for name, entry in folder_records(folder, FILES).items()}
+    records = {name: vars(entry) for name, entry in folder_records(folder, FILES).items()}
     write_sealed(folder / "fit.json", {**content, "files": records, **fields})
 
 
