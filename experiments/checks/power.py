@@ -35,7 +35,8 @@ def realised(
         runs = rng.binomial(items, true.clip(0, 1)[..., None], (worlds, arms + 1, seeds)) / items
     means = runs.mean(axis=2)
     best = means[:, 1:].max(axis=1) - means[:, 0]
-    return float((best > critical_difference(noise, arms, seeds=seeds)).mean())
+    error = np.sqrt(2 / seeds) * noise
+    return float((best > critical_difference(arms) * error).mean())
 
 
 def main() -> int:

@@ -72,7 +72,7 @@ def power(
     def reached(arms: int, seeds: int) -> float:
         off = ratio / math.sqrt(seeds)  # error of a mean over seeds, in spreads of the arms
         shrink = 1.0 if math.isinf(off) else off / math.hypot(1.0, off)
-        return 1.0 - _mean_power(_critical(arms) * math.sqrt(2.0), shrink, arms)
+        return 1.0 - _mean_power(critical_difference(arms) * math.sqrt(2.0), shrink, arms)
 
     more_seeds = _least(lambda count: reached(arms, count) >= GOAL)
     return ArmPower(
@@ -83,13 +83,8 @@ def power(
     )
 
 
-def critical_difference(noise: float, arms: int, *, seeds: int = 1) -> float:
-    """Return the difference from the control at which the best arm counts as better."""
-    return _critical(arms) * math.sqrt(2.0 / seeds) * noise
-
-
-def _critical(arms: int) -> float:
-    """Return the critical difference in standard deviations of a difference."""
+def critical_difference(arms: int) -> float:
+    """Return the critical difference from the control, in standard deviations of a difference."""
     low, high = 0.0, 10.0
     for _ in range(50):
         middle = (low + high) / 2.0

@@ -223,7 +223,8 @@ def test_what_is_claimed_is_realised_in_simulated_sweeps():
         true = spread * rng.standard_normal((worlds, arms + 1))
         true[:, 0] = 0.0
         runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
-        seen = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
+        error = np.sqrt(2 / seeds) * noise
+        seen = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(arms) * error
         return pytest.approx(seen.mean(), abs=0.03)
 
     assert power(noise, 0.03, 1, seeds=1).power == realised(0.03, 1, 1)
