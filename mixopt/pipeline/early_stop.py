@@ -27,22 +27,22 @@ def continuing_trials(
     stop, early = run.config.sweep.stop, _early_losses(results.values())
     assert stop is not None
     names = {trial.name for trial in trials if trial.role not in STOPPED_ROLES}
-    for number in {trial.round for trial in trials}:
-        rivals = [trial for trial in trials if trial.round == number and trial.name not in names]
-        ranked = [trial for trial in rivals if trial.name in early]
-        if not ranked:
+    for number in range(1 + max(trial.round for trial in trials)):
+        # Later rounds change nothing: the objective may depend on noise and spread of the trials.
+        known = [trial for trial in trials if trial.round <= number and trial.name in early]
+        rivals = {t.name for t in trials if t.round == number} - names
+        if not rivals & early.keys():
             continue
         ends = [
             replace(results[trial.name], status="finished", losses=early[trial.name])
-            for trial in ranked
+            for trial in known
         ]
-        table = usable_trials(
-            run, Trials.from_results(ranked, ends, proxy="", targets=run.config.losses)
-        )
+        table = Trials.from_results(known, ends, proxy="", targets=run.config.losses)
+        table = usable_trials(run, table)
         objective = settled(stated_objective(run), table)
         order = np.argsort(objective.value(table.losses(objective.unit)), kind="stable")
-        count = math.ceil(stop.keep * len(rivals))
-        names |= {table.table["trial"][row] for row in order[:count].tolist()}
+        ranked = [name for name in table.table["trial"][order.tolist()] if name in rivals]
+        names.update(ranked[: math.ceil(stop.keep * len(rivals))])
     return names
 
 
