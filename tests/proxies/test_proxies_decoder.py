@@ -205,12 +205,7 @@ def test_an_option_that_there_is_not_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("cuda:2", "'cuda:2' is not available (2 GPUs); give auto or cpu"),
-        ("mps", "'mps' is not a device; give auto, cpu or cuda"),
-        ("cpu:", "'cpu:' is not a device"),
-    ],
+    ("device", "message"), [("cuda:2", "'cuda:2' is not available (2 GPUs); give auto or cpu")]
 )
 def test_a_device_that_is_not_here_is_named(corpus, monkeypatch, device, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

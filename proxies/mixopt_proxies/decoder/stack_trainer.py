@@ -316,16 +316,16 @@ class StackedAdamW:
 
     def _load_moments(self, origin: StackOrigin) -> None:
         """Copy the moments and step of an origin to the members."""
-        master, begin = self._weights.master, 0
-        flat = {name: torch.empty_like(master) for name in origin.moments}
-        for name, values in origin.moments.items():
-            self._weights.write_all(flat[name], values)
-        for group in self._adam.param_groups:
-            (part,) = group["params"]
-            span = slice(begin, begin := begin + len(part))
+        master = self._weights.master
+        parts = [part for group in self._adam.param_groups for part in group["params"]]
+        for part in parts:
             step = torch.tensor(float(origin.step), device=master.device)
-            moments = {name: values[span] for name, values in flat.items()}
-            self._adam.state[part] = {"step": step, **moments}
+            self._adam.state[part] = {"step": step}
+        for name, values in origin.moments.items():
+            flat = torch.empty_like(master)
+            self._weights.write_all(flat, values)
+            for part, moments in zip(parts, torch.split(flat, list(map(len, parts))), strict=True):
+                self._adam.state[part][name] = moments
 
 
 def learning_rates(size: DecoderSize, steps: int) -> list[float]:
