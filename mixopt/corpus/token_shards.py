@@ -324,14 +324,7 @@ SHARD_TOKENS = 1 << 27
 class TokenWriter:
     """Write one folder of token shards; it appears, complete, when the `with` block ends."""
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        dtype: DTypeLike,
-        tokenizer: str,
-        shard_tokens: int = SHARD_TOKENS,
-    ) -> None:
+    def __init__(self, path: str | Path, *, dtype: DTypeLike, tokenizer: str) -> None:
         """Set the folder and the token type."""
         name = np.dtype(dtype).name
         if name not in DTYPES:
@@ -339,7 +332,6 @@ class TokenWriter:
         self.path = Path(path)
         self.dtype = DTYPES[name]
         self.tokenizer = tokenizer
-        self.shard_tokens = shard_tokens
         self.tokens = self.documents = self.bytes = 0
         self.is_elsewhere = False
         self._folder = temporary_path(self.path)
@@ -359,7 +351,7 @@ class TokenWriter:
         fitting = self._cast(tokens)
         with writing(self.path):
             while len(fitting):
-                room = self.shard_tokens - self._in_shard
+                room = SHARD_TOKENS - self._in_shard
                 self._append(fitting[:room])
                 fitting = fitting[room:]
         self.documents += documents
@@ -419,7 +411,7 @@ class TokenWriter:
         self._hash.update(content)
         self._in_shard += len(tokens)
         self.tokens += len(tokens)
-        if self._in_shard == self.shard_tokens:
+        if self._in_shard == SHARD_TOKENS:
             self._end_shard()
 
     def _end_shard(self) -> None:

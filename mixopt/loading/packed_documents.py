@@ -22,6 +22,7 @@ from mixopt.sampling import at_least, domain_key, window_order
 from mixopt.system import IntArray
 
 Long = Literal["split", "truncate"]
+WINDOW = 1 << 16  # documents packed together
 
 
 class PackedDocuments:
@@ -37,7 +38,6 @@ class PackedDocuments:
         long: Long = "split",
         padding: int = 0,
         seed: int = 0,
-        window: int = 1 << 16,
     ) -> None:
         """Plan the rows.
 
@@ -52,7 +52,6 @@ class PackedDocuments:
             long: Treatment of documents longer than a row: `split` or `truncate`.
             padding: Token id of padding.
             seed: Seed of shuffles.
-            window: Number of documents packed together.
 
         Raises:
             CorpusError: A source without documents, or samples without tokens.
@@ -61,7 +60,7 @@ class PackedDocuments:
             raise CorpusError(f"long={long!r}; it is one of {', '.join(get_args(Long))}")
         self.length = at_least(1, "length", length)
         self.padding = at_least(0, "padding", padding)
-        self._long, self._seed, self._window = long, seed, at_least(1, "window", window)
+        self._long, self._seed = long, seed
         self._documents = documents_in(source, document_end, tokenize)
         self._pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
         if not len(self._pieces):
@@ -138,8 +137,7 @@ class PackedDocuments:
     def _of_rows(self, rows: IntArray) -> tuple[Pieces, IntArray]:
         """Return the pieces of rows, and their number in each row."""
         counts = self._counts[rows]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self._pieces[np.repeat(self._firsts[rows], counts) + within], counts
+        return self._pieces[np.repeat(self._firsts[rows], counts) + _ordinals(counts)], counts
 
     def _windows(self) -> Iterator[Pieces]:
         """Yield the pieces of each window, independently of the scanned chunks."""
@@ -153,9 +151,9 @@ class PackedDocuments:
             document += len(scanned.lengths_D)
             start += int(scanned.lengths_D.sum())
             waiting = np.concatenate([waiting, pieces])
-            while len(waiting) >= self._window:
-                fitted = self._fitted(number, waiting[: self._window], rows)
-                number, rows, waiting = number + 1, fitted["row"][-1] + 1, waiting[self._window :]
+            while len(waiting) >= WINDOW:
+                fitted = self._fitted(number, waiting[:WINDOW], rows)
+                number, rows, waiting = number + 1, fitted["row"][-1] + 1, waiting[WINDOW:]
                 yield fitted
         if len(waiting):
             yield self._fitted(number, waiting, rows)
@@ -168,8 +166,7 @@ class PackedDocuments:
             counts = np.minimum(counts, 1)
         pieces = np.zeros(int(counts.sum()), PIECE)
         pieces["document"] = np.repeat(np.arange(len(lengths)), counts)
-        number = np.arange(len(pieces)) - np.repeat(np.cumsum(counts) - counts, counts)
-        pieces["before"] = number * self.length
+        pieces["before"] = _ordinals(counts) * self.length
         remaining = np.repeat(lengths, counts) - pieces["before"]
         pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
         pieces["length"] = np.minimum(remaining, self.length)
@@ -190,3 +187,8 @@ class PackedDocuments:
         pieces["row"] = np.argsort(np.argsort(begins))[inverse] + first
         ordered: Pieces = pieces[np.argsort(pieces["row"], kind="stable")]
         return ordered
+
+
+def _ordinals(counts: IntArray) -> IntArray:
+    """Count from 0 up to each of some counts, in a row."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -11,13 +11,13 @@ Steps count from 0; step 0 has a fraction of the peak, the step after the last w
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mixopt.errors import SamplerError, did_you_mean
 
 RateCurveName = Literal["cosine", "constant", "linear", "wsd", "inverse_sqrt"]
 RateShape = Literal["linear", "cosine", "sqrt"]
-RATE_CURVES: tuple[RateCurveName, ...] = ("cosine", "constant", "linear", "wsd", "inverse_sqrt")
+RATE_CURVES: tuple[RateCurveName, ...] = get_args(RateCurveName)
 WSD_DECAY = 0.2
 FLOOR = 0.1
 
@@ -59,7 +59,7 @@ class RateCurve:
     def __post_init__(self) -> None:
         shape = self.lr_decay_shape
         if self.schedule not in RATE_CURVES:
-            near = did_you_mean(str(self.schedule), RATE_CURVES) or "; " + ", ".join(RATE_CURVES)
+            near = did_you_mean(str(self.schedule), RATE_CURVES)
             raise SamplerError(f"schedule: {self.schedule!r} is not a known schedule{near}")
         if self.schedule == "constant" and self.lr_decay is not None:
             raise SamplerError("lr_decay: a constant rate has no decay; give schedule: wsd")

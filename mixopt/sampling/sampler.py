@@ -36,11 +36,12 @@ from mixopt.sampling.sampler_input import (
     mixture_over,
     named_sizes,
     rank_batch,
+    read_state,
     rows_allowed,
     sample_lengths,
     scheduled_mixtures,
+    write_state,
 )
-from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.token_order import TokenOrder
 from mixopt.system import IntArray

@@ -129,16 +129,16 @@ class Schedule:
             _check_stage(("stages", k), stage, self.domains)
         for k, stage in enumerate(self.stages):
             if self.starts[k + 1] <= self.starts[k]:
-                fault = f"{stage.tokens:,} tokens round to 0 batches of"
-                fault = f"{fault} {self.step_tokens:,} tokens"
-                raise ScheduleFieldError(("stages", k, "tokens"), fault)
+                raise ScheduleFieldError(
+                    ("stages", k, "tokens"),
+                    f"{stage.tokens:,} tokens round to 0 batches of {self.step_tokens:,} tokens",
+                )
         _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
-        max_epochs = self.max_epochs
-        is_number = isinstance(max_epochs, (int, float)) and not isinstance(max_epochs, bool)
-        if max_epochs is not None and not (is_number and 0 < max_epochs < math.inf):
-            raise ScheduleFieldError(
-                ("max_epochs",), f"{shown_value(max_epochs)} is not a number above 0"
-            )
+        limit = self.max_epochs
+        is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        if limit is not None and not (is_number and 0 < limit < math.inf):
+            fault = f"{shown_value(limit)} is not a number above 0"
+            raise ScheduleFieldError(("max_epochs",), fault)
         if self.inventory is None:
             return
         for name, tokens in self.inventory.items():

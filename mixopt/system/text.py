@@ -100,16 +100,16 @@ class _Lines:
 
     def __init__(self, title: str, total: float) -> None:
         self._title, self._total = title, total
-        self._start = self._shown = self._since = time.monotonic()
-        self._before: float | None = None  # first value; the time until it changes is
-        self._from: float | None = None  # start-up, and excluded from the speed
+        self._start = self._shown = time.monotonic()
+        self._first: float | None = None  # value; the time until it changes is start-up
+        self._begin: tuple[float, float] | None = None  # time and value when it had changed
         self._last: tuple[float, str] | None = None  # not printed yet
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
-        self._before = done if self._before is None else self._before
-        if self._from is None and done > self._before:
-            self._since, self._from = now, done
+        self._first = done if self._first is None else self._first
+        if self._begin is None and done > self._first:
+            self._begin = now, done
         self._last = (done, note)
         if now - self._shown >= max(LINE_EVERY_SECONDS, LINE_EVERY_PART * (now - self._start)):
             self._show(now)
@@ -122,14 +122,13 @@ class _Lines:
     def _show(self, now: float) -> None:
         done, note = self._last or (0.0, "")
         self._shown, self._last = now, None
-        percent = [f"{100 * done / self._total:.0f}%"] if self._total else []
-        words = " ".join([*percent, *([note] if note else [])])
-        parts = [*([words] if words else []), f"{duration(now - self._start)} elapsed"]
-        moved = 0.0 if self._from is None else done - self._from
-        if moved > 0 and done < self._total:
-            seconds = (self._total - done) * (now - self._since) / moved
+        percent = f"{100 * done / self._total:.0f}%" if self._total else ""
+        parts = [f"{percent} {note}".strip(), f"{duration(now - self._start)} elapsed"]
+        since, before = self._begin or (now, done)
+        if before < done < self._total:
+            seconds = (self._total - done) * (now - since) / (done - before)
             parts.append(f"{duration(seconds)} left")
-        sys.stderr.write(f"{self._title}: {', '.join(parts)}\n")
+        sys.stderr.write(f"{self._title}: {', '.join(filter(None, parts))}\n")
         sys.stderr.flush()
 
 
@@ -214,12 +213,12 @@ def terminal_width() -> int:
     return max(MIN_WIDTH, shutil.get_terminal_size(fallback=(80, 24)).columns)
 
 
-def wrapped(line: str, hanging: str = "  ", width: int | None = None) -> str:
+def wrapped(line: str, hanging: str = "  ") -> str:
     """Wrap a line between words to the width of the terminal."""
     indent = line[: len(line) - len(line.lstrip(" "))]
     lines = textwrap.wrap(
         line,
-        terminal_width() if width is None else width,
+        terminal_width(),
         subsequent_indent=indent + hanging,
         break_long_words=False,
         break_on_hyphens=False,

@@ -9,6 +9,7 @@ import pickle
 import re
 from functools import lru_cache
 from itertools import chain, pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -285,7 +286,8 @@ def test_an_index_of_another_kind_or_type_or_none_is_refused(tmp_path):
 
 
 def written(path, tokens, *, dtype="uint16", shard_tokens=10, chunk=7):
-    with TokenWriter(path, dtype=dtype, tokenizer="bytes", shard_tokens=shard_tokens) as writer:
+    size = patch.object(token_shards, "SHARD_TOKENS", shard_tokens)
+    with size, TokenWriter(path, dtype=dtype, tokenizer="bytes") as writer:
         for start in range(0, len(tokens), chunk):
             writer.write(tokens[start : start + chunk], documents=1, bytes=3)
     return TokenShards.open(path)

@@ -1,5 +1,7 @@
 """Documents become rows: every token once, whole where they fit, labels kept, of any source."""
 
+from unittest.mock import patch
+
 import datasets
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.errors import SamplerError
-from mixopt.loading import ChatTokens, stack_samples
+from mixopt.loading import ChatTokens, packed_documents, stack_samples
 from mixopt.loading.packing import best_fit, best_fit_rows, packed_fields
 
 END = 0
@@ -93,7 +95,8 @@ def unpacked(packed, field="input_ids"):
 def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     if not any(documents):
         return
-    packed = PackedDocuments(documents, length=length, window=window)
+    with patch.object(packed_documents, "WINDOW", window):
+        packed = PackedDocuments(documents, length=length)
     assert unpacked(packed) == {k: d for k, d in enumerate(documents) if d}
     assert packed.lengths().tolist() == [
         (packed[k]["document"] >= 0).sum() for k in range(len(packed))

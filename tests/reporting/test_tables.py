@@ -38,14 +38,16 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(width):
         assert word in found
 
 
-def test_an_interval_stays_in_one_line_and_texts_break_between_words():
+def test_an_interval_stays_in_one_line_and_texts_break_between_words(monkeypatch):
     interval = "+0.1507 to +0.2999"
     columns = ("over the mixture", "validated gain", "95% interval")
     lines = lines_of(columns, [("the best trial", "+0.2253", interval)], 44)
     assert sum(interval in line for line in lines) == 1
     assert lines[-2].split()[:2] == ["the", "best"]
-    assert wrapped("  one two three", width=11) == "  one two\n    three"
-    assert wrapped("/a/long/path/without/a/space", width=10) == "/a/long/path/without/a/space"
+    monkeypatch.setenv("COLUMNS", "40")
+    words = "  " + " ".join(["twelve chars"] * 4)
+    assert wrapped(words) == f"{words[:40].rstrip()}\n    {words[41:]}"
+    assert wrapped(f"/a/long/path{'/without/a/space' * 3}").count("\n") == 0
 
 
 def test_columns_that_cannot_fit_go_below_each_after_the_first():

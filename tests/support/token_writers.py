@@ -5,10 +5,11 @@ writer does not do: a magic number or a type that is wrong.
 """
 
 import struct
+from unittest.mock import patch
 
 import numpy as np
 
-from mixopt.corpus import CORPUS_FORMAT, TokenShards, TokenWriter
+from mixopt.corpus import CORPUS_FORMAT, TokenShards, TokenWriter, token_shards
 from mixopt.system import write_sealed
 
 
@@ -32,7 +33,8 @@ def write_megatron(
 
 
 def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
-    with TokenWriter(path, dtype=dtype, tokenizer="t", shard_tokens=shard_tokens) as writer:
+    size = patch.object(token_shards, "SHARD_TOKENS", shard_tokens)
+    with size, TokenWriter(path, dtype=dtype, tokenizer="t") as writer:
         writer.write(np.asarray(tokens, dtype), documents=1, bytes=1)
     return TokenShards.open(path)
 
