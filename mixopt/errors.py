@@ -54,6 +54,9 @@ class MixoptError(Exception):
         return f"{text[: LONGEST_MESSAGE * 3 // 4]} ... {text[-LONGEST_MESSAGE // 4 :]}"
 
 
+ErrorType = type[MixoptError]
+
+
 class ConfigError(MixoptError):
     """An invalid YAML file, override or argument."""
 

@@ -208,17 +208,21 @@ class DomainText:
 
     def read(self) -> DomainText:
         """Read all documents into the spools."""
-        config, train, validation = self._config, self.train, self.validation
+        config, source, train, validation = self._config, self._source, self.train, self.validation
         digests: set[bytes] = set()
-        main = held_out = self._distinct(self._documents(), self.max_bytes, digests)
+        if source.environment is not None:
+            documents = environment_documents(source.environment)
+        else:
+            documents = map(Document, read_documents(source, self.reading, self.at))
+        main = held_out = self._distinct(documents, self.max_bytes, digests)
         limit = config.max_validation_bytes
-        if train is not None and self._source.validation is None:
+        if train is not None and source.validation is None:
             split = HeldOutSplit(config.validation_fraction, limit, self._seed)
             train.write(split.training(main))
             validation.write(split.held_out)
         else:
-            if self._source.validation is not None:
-                documents = map(Document, read_validation(self._source, self.reading))
+            if source.validation is not None:
+                documents = map(Document, read_validation(source, self.reading))
                 most = self.max_bytes if train is None else limit
                 held_out = self._distinct(documents, most, digests)
             validation.write(document for _, document in held_out)
@@ -275,11 +279,6 @@ class DomainText:
         )
         line = f"{self.name}: {documents:,} documents, {size}"
         return f"{line} ({counted} left out)" if counted else line
-
-    def _documents(self) -> Iterator[Document]:
-        if self._source.environment is not None:
-            return environment_documents(self._source.environment)
-        return map(Document, read_documents(self._source, self.reading, self.at))
 
     def _distinct(
         self, documents: Iterator[Document], limit: int | None, digests: set[bytes]

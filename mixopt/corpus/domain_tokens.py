@@ -11,10 +11,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
@@ -23,11 +21,11 @@ from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import Given, TokenFiles
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
-from mixopt.system import Say
+from mixopt.system import AnyArray, Say
 
 BYTES_PER_TOKEN = 4  # to convert corpus.max_validation_bytes, except for the byte tokenizer
 _HELD_TYPE = np.dtype("<u4")
-_Piece = tuple[NDArray[Any], bytes]  # tokens, and their digest
+_Piece = tuple[AnyArray, bytes]  # tokens, and their digest
 
 
 class DomainTokens:
@@ -50,9 +48,9 @@ class DomainTokens:
         self._source, self._config = source, config
         with of_domain(name):
             files = [
-                TokenFiles(_open_files(patterns, source), config.tokenizer, size, end)
-                for patterns in (source.paths, source.validation_files)
-                if patterns
+                TokenFiles(opened, config.tokenizer, size, end)
+                for opened in _open_files(source)
+                if opened
             ]
         self._files, self._held_out_files = files[0], files[-1]
         self._is_named = len(files) > 1
@@ -199,12 +197,12 @@ def keep_apart(
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
     """Open the files of a source; return their number, and their tokens up to `max_tokens`."""
     with of_domain(domain):
-        files, _ = (_open_files(paths, source) for paths in (source.paths, source.validation_files))
+        files, _ = _open_files(source)
     total = sum(file.tokens for file in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
 
 
-def token_digest(tokens: NDArray[Any], end: int | None) -> bytes:
+def token_digest(tokens: AnyArray, end: int | None) -> bytes:
     """Return 16 bytes, equal for equal tokens of any integer type; a final `end` is ignored."""
     if end is not None and len(tokens) and int(tokens[-1]) == end:
         tokens = tokens[:-1]
@@ -218,5 +216,7 @@ def _spooled(piece: _Piece) -> Spooled:
     return Spooled(piece[1], piece[0].astype(_HELD_TYPE).tobytes())
 
 
-def _open_files(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:
-    return open_token_files(patterns, source.format, source.dtype)
+def _open_files(source: SourceConfig) -> list[list[TokenFile]]:
+    """Open the files of a source, and those of its held-out tokens."""
+    names = (source.paths, source.validation_files)
+    return [open_token_files(patterns, source.format, source.dtype) for patterns in names]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import CorpusError, MixoptError
+from mixopt.errors import CorpusError, ErrorType
 from mixopt.system import (
     FileRecord,
     StateFields,
@@ -41,7 +41,7 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> StateFields:
     return index
 
 
-def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFields:
+def read_index(folder: Path, expected: str, error: ErrorType) -> StateFields:
     """Return the fields of an index; raise if its format or seal is wrong."""
     index = _fields(folder, error)
     if index.text("format") != expected:
@@ -90,7 +90,7 @@ def prepared_tokenizer(name: str) -> str | None:
     return index.text("tokenizer") if index.content.get("format") == CORPUS_FORMAT else None
 
 
-def _fields(folder: Path, error: type[MixoptError]) -> StateFields:
+def _fields(folder: Path, error: ErrorType) -> StateFields:
     path = folder / INDEX
     content = read_json(path, error=error, missing=ABSENT)
     return StateFields(content, str(path), lambda text: error(f"{text}; {PREPARE_AGAIN}"))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.config import CorpusConfig, MixedConfig, SourceConfig, TasksConfig, unusable_names
 from mixopt.corpus.corpus import Corpus, corpus_files
@@ -43,6 +42,7 @@ from mixopt.corpus.tokenizer import (
 )
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
+    AnyArray,
     Say,
     dotted,
     is_url,
@@ -148,14 +148,12 @@ def _clear(path: Path) -> Path:
 def _texts(
     config: CorpusConfig, evaluation: Mapping[str, SourceConfig], spools: Path, seed: int
 ) -> list[DomainText]:
-    return [
-        DomainText(
-            name, source.under(config.root), config, spools / name, seed, is_target=is_target
-        )
-        for sources, is_target in ((config.domains, False), (evaluation, True))
-        for name, source in sources.items()
-        if source.has_text and not source.is_tokens
-    ]
+    texts = []
+    for name, source in {**config.domains, **evaluation}.items():
+        if source.has_text and not source.is_tokens:
+            rooted, is_target = source.under(config.root), name in evaluation
+            texts.append(DomainText(name, rooted, config, spools / name, seed, is_target=is_target))
+    return texts
 
 
 def _tokenizer(
@@ -361,7 +359,7 @@ def _training_tokens(
     return mixed.tokens
 
 
-def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], int]]:
+def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[AnyArray, int]]:
     """Yield a part's documents or blocks in an endless cycle, and the documents in each."""
     if not part.documents or end not in part.read(0, min(_READ, part.tokens)):
         end = None  # pieces would be too long

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, StrictStr
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
@@ -30,6 +29,7 @@ from mixopt.corpus.text_files import Row, RowFile, Values
 from mixopt.corpus.tokenizer import Tokenizer, token_dtype
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
+    AnyArray,
     Array,
     FileShape,
     IntArray,
@@ -80,7 +80,7 @@ class EncodedTask:
     """
 
     name: str
-    tokens_T: NDArray[Any]
+    tokens_T: AnyArray
     start_R: IntArray
     scored_R: IntArray
     bytes_R: IntArray
@@ -101,7 +101,7 @@ class EncodedTask:
         """The name of the metric, among losses and in the table of trials."""
         return task_column(self.name, BITS_PER_BYTE)
 
-    def row(self, number: int) -> NDArray[Any]:
+    def row(self, number: int) -> AnyArray:
         """Return the tokens of a row."""
         return self.tokens_T[self.start_R[number] : self.start_R[number + 1]]
 
@@ -265,13 +265,11 @@ class TaskWindow(NamedTuple):
     """Part of a row for one forward pass: at least two tokens, scored from index `scored`."""
 
     row: int
-    tokens: NDArray[Any]
+    tokens: AnyArray
     scored: int
 
 
-def row_windows(
-    number: int, tokens: NDArray[Any], scored: int, length: int
-) -> Iterator[TaskWindow]:
+def row_windows(number: int, tokens: AnyArray, scored: int, length: int) -> Iterator[TaskWindow]:
     """Yield the windows of one row."""
     first, end = scored, len(tokens)
     while first < end:
@@ -301,9 +299,7 @@ class WindowBatch(NamedTuple):
 class RowBatches:
     """Batches of windows of similar length, cut from rows with their first scored index."""
 
-    def __init__(
-        self, rows: Iterable[tuple[NDArray[Any], int]], *, longest: int, tokens: int
-    ) -> None:
+    def __init__(self, rows: Iterable[tuple[AnyArray, int]], *, longest: int, tokens: int) -> None:
         """Cut rows into windows of at most `longest` predicted tokens, and batch the windows."""
         self._rows = 0
         windows: list[TaskWindow] = []
@@ -336,7 +332,7 @@ def _batch(windows: Sequence[TaskWindow], length: int) -> WindowBatch:
     return WindowBatch(tokens_BW, np.concatenate(places), np.concatenate(rows))
 
 
-def task_rows(tasks: Sequence[EncodedTask]) -> list[tuple[NDArray[Any], int]]:
+def task_rows(tasks: Sequence[EncodedTask]) -> list[tuple[AnyArray, int]]:
     """Return the rows of all tasks, in order, for `RowBatches`."""
     return [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
 

@@ -17,12 +17,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
-from mixopt.system import IntArray, is_url, local_path, one_line, readable, visible_files
+from mixopt.system import (
+    AnyArray,
+    DType,
+    IntArray,
+    is_url,
+    local_path,
+    one_line,
+    readable,
+    visible_files,
+)
 
-TYPES: dict[str, np.dtype[Any]] = {
+TYPES: dict[str, DType] = {
     "uint8": np.dtype("u1"),
     "uint16": np.dtype("<u2"),
     "uint32": np.dtype("<u4"),
@@ -57,7 +65,7 @@ class TokenFile(NamedTuple):
 
     path: Path
     files: tuple[Path, ...]
-    stored: np.dtype[Any]
+    stored: DType
     tokens: int
     offset: int = 0
     documents: int = 0
@@ -68,7 +76,7 @@ class TokenFile(NamedTuple):
         """Whether the file is a valid shard byte for byte."""
         return self.offset == 0 and self.stored.itemsize in (2, 4) and self.stored.byteorder != ">"
 
-    def parts(self) -> Iterator[NDArray[Any]]:
+    def parts(self) -> Iterator[AnyArray]:
         """Yield the tokens in parts; signed types may have negative values."""
         with readable(self.path, CorpusError), self.path.open("rb") as stream:
             stream.seek(self.offset)
@@ -139,8 +147,8 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 def _numbers(
-    path: Path, dtype: np.dtype[Any], count: int, stream: Any = None, *, offset: int = 0
-) -> NDArray[Any]:
+    path: Path, dtype: DType, count: int, stream: Any = None, *, offset: int = 0
+) -> AnyArray:
     """Read `count` numbers of a file."""
     with readable(path, CorpusError):
         numbers = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
@@ -149,7 +157,7 @@ def _numbers(
     return numbers
 
 
-def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
+def _count(path: Path, dtype: DType, offset: int = 0) -> int:
     """Return the count of numbers in a file after `offset` bytes."""
     size = path.stat().st_size - offset
     if size <= 0:
@@ -282,7 +290,7 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     return TokenFile(path, (path, index), stored, tokens, documents=bounds - 1, ends=ends)
 
 
-def _rising(index: Path, numbers: NDArray[Any], label: str) -> IntArray:
+def _rising(index: Path, numbers: AnyArray, label: str) -> IntArray:
     rising = numbers.astype(np.int64)
     if (np.diff(rising, prepend=0) < 0).any():
         raise CorpusError(f"{index}: altered: {label} are not increasing")

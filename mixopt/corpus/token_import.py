@@ -8,21 +8,19 @@ shards, since a job that reads shards checks each file.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.corpus.token_formats import FORMATS, TYPES, TokenFile, open_token_files
 from mixopt.corpus.token_shards import DTYPES, SHARD_TOKENS, Shard, TokenShards, TokenWriter
 from mixopt.corpus.tokenizer import known_size
 from mixopt.errors import CorpusError, RunError, did_you_mean
-from mixopt.system import IntArray, file_hash
+from mixopt.system import AnyArray, DType, IntArray, file_hash
 
 BLOCK = 4096  # tokens of a piece if document ends are unknown
 _MAX_SMALL_LINKS = 256  # up to this many files are linked whatever their size
 _MAX_IDS = 1 << 32  # ids that a shard can hold
-Given = tuple[NDArray[Any], int, int]  # tokens, and the documents and bytes of text in them
+Given = tuple[AnyArray, int, int]  # tokens, and the documents and bytes of text in them
 
 
 class TokenFiles:
@@ -55,7 +53,7 @@ class TokenFiles:
         """Tokens in all files."""
         return sum(file.tokens for file in self.files)
 
-    def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
+    def parts(self, file: TokenFile) -> Iterator[AnyArray]:
         """Yield the tokens of a file in parts; raise on ids outside the vocabulary."""
         start = 0
         for part in file.parts():
@@ -70,7 +68,7 @@ class TokenFiles:
             start += len(part)
             yield part
 
-    def pieces(self) -> Iterator[NDArray[Any]]:
+    def pieces(self) -> Iterator[AnyArray]:
         """Yield the documents, or blocks, of all files."""
         for file in self.files:
             ends = None if file.ends is None else file.ends()
@@ -86,7 +84,7 @@ class TokenFiles:
                 )
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         """uint16 or uint32: the smaller type that holds all tokens."""
         width = max(file.stored.itemsize for file in self.files)
         is_small = width <= 2 or (width == 8 and self.vocab_size <= 1 << 16)
@@ -101,12 +99,7 @@ class TokenFiles:
         return len(widths) == 1 and all(file.is_shard for file in self.files) and not is_small
 
     def write(
-        self,
-        out: Path,
-        dtype: np.dtype[Any],
-        give: Callable[[], Iterator[Given]],
-        *,
-        may_link: bool = True,
+        self, out: Path, dtype: DType, give: Callable[[], Iterator[Given]], *, may_link: bool = True
     ) -> TokenWriter:
         """Write the tokens of `give()` as shards; link the files if it yields all their tokens."""
         if may_link and self._can_be_linked:
@@ -126,7 +119,7 @@ class TokenFiles:
                 writer.write(part, documents=count, bytes=size)
         return writer
 
-    def _writer(self, out: Path, dtype: np.dtype[Any]) -> TokenWriter:
+    def _writer(self, out: Path, dtype: DType) -> TokenWriter:
         return TokenWriter(out, dtype=dtype, tokenizer=self._tokenizer)
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
@@ -140,14 +133,14 @@ class TokenFiles:
 
 
 def token_pieces(
-    parts: Iterable[NDArray[Any]],
+    parts: Iterable[AnyArray],
     document_end: int | None,
     ends: IntArray | None = None,
     block: int = BLOCK,
-) -> Iterator[NDArray[Any]]:
+) -> Iterator[AnyArray]:
     """Cut tokens into documents, by `ends` or after each `document_end`, or into blocks."""
     passed = 0
-    pieces: list[NDArray[Any]] = []
+    pieces: list[AnyArray] = []
     for part in parts:
         if ends is not None:
             first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")

@@ -37,6 +37,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mixopt.corpus.index_files import ABSENT, INDEX, MAX_COUNT, PREPARE_AGAIN, read_index
 from mixopt.errors import RunError, ShardError
 from mixopt.system import (
+    AnyArray,
+    DType,
     FileRecord,
     IntArray,
     StateFields,
@@ -51,7 +53,7 @@ from mixopt.system import (
 )
 
 FORMAT = "mixopt-tokens/3"
-DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+DTYPES: dict[str, DType] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MAX_MAPPINGS = 1 << 14  # of this process: a quarter of Linux's default limit
 _SHARED_HASH_BYTES = 1 << 26  # larger folders are hashed once per node; smaller by each process
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -86,7 +88,7 @@ class TokenShards:
     tokens: int
     documents: int
     bytes: int
-    dtype: np.dtype[Any]
+    dtype: DType
     tokenizer: str
     shards: Sequence[Shard]
     is_elsewhere: bool = False
@@ -139,7 +141,7 @@ class TokenShards:
         """Pickle the path, not the tokens."""
         return partial(TokenShards.open, verify=False), (self.path,)
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
+    def read(self, start: int, stop: int) -> AnyArray:
         """Copy the tokens [start, stop).
 
         Raises:
@@ -157,7 +159,7 @@ class TokenShards:
                 parts.append(self.mapped(k)[max(start - begin, 0) : stop - begin])
         return np.concatenate(parts)
 
-    def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
+    def rows(self, starts_B: ArrayLike, length: int) -> AnyArray:
         """Copy `length` tokens from each start.
 
         Args:
@@ -198,7 +200,7 @@ class TokenShards:
         """The first token of each shard and the end of the last, shape (shards + 1,)."""
         return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
 
-    def mapped(self, k: int) -> NDArray[Any]:
+    def mapped(self, k: int) -> AnyArray:
         """Return a memory map of a shard's tokens, after checking the size of its file."""
         status = self.look(k)
         path, _ = self._places[k]
@@ -346,7 +348,7 @@ class TokenWriter:
             self._folder.mkdir(parents=True)
         return self
 
-    def write(self, tokens: NDArray[Any], documents: int, bytes: int) -> None:
+    def write(self, tokens: AnyArray, documents: int, bytes: int) -> None:
         """Append tokens."""
         fitting = self._cast(tokens)
         with writing(self.path):
@@ -388,7 +390,7 @@ class TokenWriter:
     def _next_name(self) -> str:
         return f"{len(self._shards):05d}.bin"
 
-    def _cast(self, tokens: NDArray[Any]) -> NDArray[Any]:
+    def _cast(self, tokens: AnyArray) -> AnyArray:
         if tokens.dtype == self.dtype or not len(tokens):
             return tokens.astype(self.dtype, copy=False)
         if not np.issubdtype(tokens.dtype, np.integer):
@@ -402,7 +404,7 @@ class TokenWriter:
                 )
         return tokens.astype(self.dtype)
 
-    def _append(self, tokens: NDArray[Any]) -> None:
+    def _append(self, tokens: AnyArray) -> None:
         if self._stream is None:
             self._stream = (self._folder / self._next_name).open("wb")
             self._hash, self._in_shard = hashlib.sha256(), 0

@@ -16,14 +16,22 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.corpus.index_files import ABSENT, INDEX, check_tokenizer, prepared_tokenizer
 from mixopt.errors import CorpusError, MixoptError, PluginError
-from mixopt.system import IntArray, one_line, read_json, replacing, write_json, write_text
+from mixopt.system import (
+    AnyArray,
+    DType,
+    IntArray,
+    one_line,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import tokenizers
@@ -43,11 +51,11 @@ _ALTERNATIVES = "name a local folder, or use bytes or bpe:8192, which need no do
 class Spans(NamedTuple):
     """The tokens of a text, and the UTF-8 bytes up to the end of each token."""
 
-    tokens_T: NDArray[Any]
+    tokens_T: AnyArray
     end_T: IntArray
 
 
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
+def token_dtype(vocab_size: int) -> DType:
     """Return the smaller of uint16 and uint32 that holds every id."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
@@ -58,7 +66,7 @@ class ByteTokenizer:
     vocab_size = 257
     end_of_document = 256
 
-    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+    def encode(self, documents: Sequence[str]) -> AnyArray:
         """Return the bytes of all documents, each followed by 256."""
         content = b"".join(document.encode() + _NO_BYTE for document in documents)
         tokens = np.frombuffer(content, np.uint8).astype(np.uint16)
@@ -70,7 +78,7 @@ class ByteTokenizer:
         tokens = [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
         return [Spans(tokens_T, np.arange(1, len(tokens_T) + 1)) for tokens_T in tokens]
 
-    def decode(self, tokens: NDArray[Any]) -> str:
+    def decode(self, tokens: AnyArray) -> str:
         """Return the text; an incomplete character at either end becomes U+FFFD."""
         text = tokens[tokens < self.end_of_document].astype(np.uint8)
         return text.tobytes().decode("utf-8", errors="replace")
@@ -123,7 +131,7 @@ class FastTokenizer:
             )
         return cls(inner, end)
 
-    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
+    def encode(self, documents: Sequence[str]) -> AnyArray:
         """Return the tokens of all documents, each followed by `end_of_document`."""
         batch = self.inner.encode_batch_fast(list(documents), add_special_tokens=False)
         end = (self.end_of_document,)
@@ -143,7 +151,7 @@ class FastTokenizer:
             spans.append(Spans(ids, end_T))
         return spans
 
-    def decode(self, tokens: NDArray[Any]) -> str:
+    def decode(self, tokens: AnyArray) -> str:
         """Return the text of tokens, without end-of-document tokens."""
         ids = tokens[tokens != self.end_of_document].tolist()
         return str(self.inner.decode(ids, skip_special_tokens=False))
@@ -193,10 +201,8 @@ def check_tokenizer_name(name: str) -> None:
     if name == BYTES or bpe_vocabulary(name) is not None:
         return
     if ":" in name and not Path(name).expanduser().exists():
-        size = name.partition(":")[2]
-        near = f"; did you mean {BPE}{size}?" if size.replace("_", "").isdecimal() else ""
         raise CorpusError(
-            f"tokenizer {name!r}: is not bytes, bpe:<vocab>, a folder or a name on the hub{near}"
+            f"tokenizer {name!r}: is not bytes, bpe:<vocab>, a folder or a name on the hub"
         )
     if Path(name).expanduser().exists() or _is_path(name):
         open_tokenizer(name)
@@ -350,13 +356,13 @@ class TokenText:
         """Whether byte lengths are known without decoding."""
         return self._bytes_V is not None
 
-    def bytes(self, tokens: NDArray[Any]) -> int:
+    def bytes(self, tokens: AnyArray) -> int:
         """Return the UTF-8 length of the text of tokens."""
         if self._bytes_V is not None:
             return int(self._bytes_V[tokens].sum())
         return len(self.text(tokens).encode())
 
-    def text(self, tokens: NDArray[Any]) -> str:
+    def text(self, tokens: AnyArray) -> str:
         """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(tokens[~np.isin(tokens, self._special)])
 

@@ -27,7 +27,7 @@ from mixopt.loading.sources import (
     check_map_style,
     read_samples,
 )
-from mixopt.system import BoolArray, IntArray, one_line
+from mixopt.system import AnyArray, IntArray, one_line
 
 Tokenize = Callable[[Any], Any]
 
@@ -36,27 +36,17 @@ SCAN_SAMPLES = 1000
 _MAX_ID = 2**31 - 1
 
 # A piece: its row and position in the concatenated documents; its document, and the document's
-# tokens before, in and after it; the number of its tokens with loss.
+# tokens before, in and after it.
 PIECE = np.dtype(
-    [
-        (name, "<i8")
-        for name in ("row", "start", "document", "before", "length", "after", "supervised")
-    ]
+    [(name, "<i8") for name in ("row", "start", "document", "before", "length", "after")]
 )
 Pieces = NDArray[np.void]
-
-
-class Scanned(NamedTuple):
-    """Scanned documents."""
-
-    lengths_D: IntArray
-    carries_T: BoolArray | None = None  # whether a token carries loss; None: all
 
 
 class TokenDocument(NamedTuple):
     """A tokenised document, in its own dtype."""
 
-    tokens_T: NDArray[Any]
+    tokens_T: AnyArray
     labels_T: IntArray | None  # not shifted; None: all tokens carry loss
 
 
@@ -90,14 +80,14 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
     return TokenDocument(tokens, labels)
 
 
-def labels_of(documents: Sequence[TokenDocument]) -> list[NDArray[Any]] | None:
+def labels_of(documents: Sequence[TokenDocument]) -> list[AnyArray] | None:
     """Return the labels of each document; None if all tokens carry loss."""
     if all(document.labels_T is None for document in documents):
         return None
     return [d.tokens_T if d.labels_T is None else d.labels_T for d in documents]
 
 
-def _tokens(values: Any, name: str) -> NDArray[Any]:
+def _tokens(values: Any, name: str) -> AnyArray:
     tokens = _array(values)
     if not tokens.size and tokens.ndim == 1:
         return tokens.astype(np.int64)
@@ -112,7 +102,7 @@ def _tokens(values: Any, name: str) -> NDArray[Any]:
     return tokens
 
 
-def _array(values: Any) -> NDArray[Any]:
+def _array(values: Any) -> AnyArray:
     try:
         return np.asarray(values)
     except ValueError:  # rows of different lengths
@@ -126,14 +116,14 @@ class ShardDocuments:
         self.shards = shards
         self.document_end = document_end
 
-    def scan(self) -> Iterator[Scanned]:
+    def scan(self) -> Iterator[IntArray]:
         """Yield lengths of documents, for a few megabytes of tokens at a time."""
         shards, begin = self.shards, 0
         for start in range(0, shards.tokens, SCAN_TOKENS):
             tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
             stops = np.flatnonzero(tokens == self.document_end) + (start + 1)
             if len(stops):
-                yield Scanned(np.diff(stops, prepend=begin))
+                yield np.diff(stops, prepend=begin)
                 begin = int(stops[-1])
         if begin == 0 and shards.tokens:
             raise CorpusError(
@@ -141,9 +131,9 @@ class ShardDocuments:
                 f"{self.document_end}: give the id that ends its documents"
             )
         if begin < shards.tokens:
-            yield Scanned(np.array([shards.tokens - begin]))
+            yield np.array([shards.tokens - begin])
 
-    def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], None]:
+    def read(self, pieces_P: Pieces) -> tuple[AnyArray, None]:
         """Return the concatenated tokens of pieces; all of them carry loss."""
         shards, starts = self.shards, pieces_P["start"]
         stops = starts + pieces_P["length"]
@@ -166,22 +156,18 @@ class SampleDocuments:
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
 
-    def scan(self) -> Iterator[Scanned]:
+    def scan(self) -> Iterator[IntArray]:
         """Yield lengths of documents, from offsets or by reading all."""
         arrow, samples = self._arrow, len(self._source)
         lengths = arrow.counts("tokens") if arrow and arrow.columns == {TOKENS} else None
         if lengths is not None:
-            yield Scanned(lengths)
+            yield lengths
             return
         for start in range(0, samples, SCAN_SAMPLES):
             documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
-            labels = _joined_labels(documents)
-            yield Scanned(
-                np.array([len(document.tokens_T) for document in documents], np.int64),
-                None if labels is None else labels != NO_LOSS,
-            )
+            yield np.array([len(document.tokens_T) for document in documents], np.int64)
 
-    def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], IntArray | None]:
+    def read(self, pieces_P: Pieces) -> tuple[AnyArray, IntArray | None]:
         """Return the concatenated tokens and labels of pieces."""
         numbers, place_P = np.unique(pieces_P["document"], return_inverse=True)
         documents = self._documents(numbers.tolist())
@@ -189,7 +175,9 @@ class SampleDocuments:
             _piece(documents[place], piece)
             for place, piece in zip(place_P.tolist(), pieces_P.tolist(), strict=True)
         ]
-        return np.concatenate([d.tokens_T for d in read]), _joined_labels(read)
+        labels = labels_of(read)
+        joined = None if labels is None else np.concatenate(labels).astype(np.int64)
+        return np.concatenate([d.tokens_T for d in read]), joined
 
     def _documents(self, numbers: Sequence[int]) -> list[TokenDocument]:
         source, arrow = self._source, self._arrow
@@ -219,13 +207,8 @@ def documents_in(
     return SampleDocuments(source, tokenize)
 
 
-def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:
-    labels = labels_of(documents)
-    return None if labels is None else np.concatenate(labels).astype(np.int64)
-
-
 def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
-    _, _, number, before, length, after, _ = piece
+    _, _, number, before, length, after = piece
     tokens, labels = document
     if len(tokens) != before + length + after:
         raise CorpusError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.system import IntArray
+from mixopt.system import AnyArray, IntArray
 
 PADDING = -1
 NO_LOSS = -100
@@ -26,7 +26,7 @@ class Packed(NamedTuple):
     `labels_RL` are the tokens with loss, -100 elsewhere; None if all carry loss.
     """
 
-    tokens_RL: NDArray[Any]
+    tokens_RL: AnyArray
     document_RL: NDArray[np.int32]
     labels_RL: NDArray[np.int64] | None = None
 
@@ -46,7 +46,7 @@ def best_fit(
     row_P = best_fit_rows(lengths_P, length)
     order = np.argsort(row_P, kind="stable")
 
-    def joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    def joined(parts: list[AnyArray]) -> AnyArray:
         return np.concatenate([parts[k] for k in order])
 
     return laid_out(
@@ -87,13 +87,13 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
 
 
 def laid_out(
-    tokens_T: NDArray[Any],
+    tokens_T: AnyArray,
     lengths_P: IntArray,
     pieces_R: IntArray,
     length: int,
     *,
     padding: int = 0,
-    labels_T: NDArray[Any] | None = None,
+    labels_T: AnyArray | None = None,
 ) -> Packed:
     """Write tokens to rows."""
     firsts = np.cumsum(pieces_R) - pieces_R
@@ -123,7 +123,7 @@ def packed_fields(packed: Packed) -> dict[str, Any]:
     }
 
 
-def positions_in(document_RL: NDArray[Any]) -> IntArray:
+def positions_in(document_RL: AnyArray) -> IntArray:
     """Return the position of each token in its document, from document numbers."""
     place = np.broadcast_to(np.arange(document_RL.shape[1]), document_RL.shape)
     first = np.maximum.accumulate(np.where(_begins(document_RL), place, 0), axis=1)
@@ -142,7 +142,7 @@ def batch_bounds(document_RL: NDArray[np.int32]) -> dict[str, Any]:
     return {"cu_seqlens": bounds, "max_seqlen": int(np.diff(bounds).max(initial=0))}
 
 
-def documents_of(tokens_RL: NDArray[Any], document_end: int | None) -> NDArray[np.int32]:
+def documents_of(tokens_RL: AnyArray, document_end: int | None) -> NDArray[np.int32]:
     """Number the documents of each row by end-of-document ids, shape (R, L)."""
     ends = tokens_RL == document_end
     document = np.zeros(tokens_RL.shape, np.int32)
@@ -156,18 +156,18 @@ def cumulative_lengths(document_RL: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 
 
-def _begins(document_RL: NDArray[Any]) -> NDArray[np.bool_]:
+def _begins(document_RL: AnyArray) -> NDArray[np.bool_]:
     begins = np.ones(document_RL.shape, bool)
     np.not_equal(document_RL[:, 1:], document_RL[:, :-1], out=begins[:, 1:])
     return begins
 
 
-def _pieces(documents: Iterable[ArrayLike], length: int) -> list[NDArray[Any]]:
+def _pieces(documents: Iterable[ArrayLike], length: int) -> list[AnyArray]:
     arrays = map(np.asarray, documents)
     return [a[start : start + length] for a in arrays for start in range(0, len(a), length)]
 
 
-def _rows(values_T: NDArray[Any], stops_R: Sequence[int], length: int, fill: int) -> NDArray[Any]:
+def _rows(values_T: AnyArray, stops_R: Sequence[int], length: int, fill: int) -> AnyArray:
     rows = np.full((len(stops_R), length), fill, values_T.dtype)
     start = 0
     for row, stop in zip(rows, stops_R, strict=True):

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.corpus import MAX_MAPPINGS, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS, row_samples
-from mixopt.system import IntArray
+from mixopt.system import AnyArray, DType, IntArray
 
 TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
 LOSS_MASKS = ("assistant_masks", "completion_mask")
@@ -161,12 +160,12 @@ class RowReader:
         if self._is_mapped:
             self._map()
 
-    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[AnyArray]:
         """Copy the rows of several batches; rows must be inside their domains."""
         read = self._read_mapped if self._is_mapped else self._read_apart
         return read(domain_NB, row_NB * self._length)
 
-    def _read_apart(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[NDArray[Any]]:
+    def _read_apart(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[AnyArray]:
         for domain, start in zip(domain_NB, start_NB, strict=True):
             rows = np.empty((len(domain), self._length), self.dtype)
             for d in np.unique(domain).tolist():
@@ -186,7 +185,7 @@ class RowReader:
         self._mapped = mapped  # kept alive with the rows
         self._looked, self._until = set[int](), 0.0
 
-    def _read_mapped(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[NDArray[Any]]:
+    def _read_mapped(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[AnyArray]:
         place_NB = start_NB + self._firsts[domain_NB]
         file_NB = np.searchsorted(self._begins, place_NB, side="right") - 1
         start_NB = place_NB + self._shifts[file_NB]
@@ -217,7 +216,7 @@ class RowReader:
             shards.look(k)
         self._looked |= touched
 
-    def _gather(self, start_B: IntArray) -> NDArray[Any]:
+    def _gather(self, start_B: IntArray) -> AnyArray:
         rows_B = self._rows[start_B]
         return rows_B.view(self.dtype).reshape(len(start_B), self._length)
 
@@ -229,7 +228,7 @@ class _Overlay:
         self.__array_interface__ = interface
 
 
-def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
+def _overlaid(base: int, ends_S: IntArray, dtype: DType, length: int) -> AnyArray:
     """Return overlapping rows of one length over an address range, one starting at each token."""
     tokens, kind = int(ends_S.max(initial=0)), np.dtype((np.void, length * dtype.itemsize))
     if not tokens:

@@ -27,10 +27,9 @@ from itertools import accumulate, pairwise, repeat
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.sampling.permutation import RowOrder, domain_key, window_order
-from mixopt.system import IntArray
+from mixopt.system import AnyArray, IntArray
 
 Unit = Literal["samples", "tokens", "supervised"]
 
@@ -100,7 +99,7 @@ class Place(NamedTuple):
     window: int
     counts_D: IntArray  # samples drawn from each domain
     # Integral of the shares - had_D, times UNIT.
-    owed_D: NDArray[Any]
+    owed_D: AnyArray
     had_D: IntArray  # samples or tokens drawn from each domain
     # (window, domain) of the domains that ran out.
     ended: tuple[tuple[int, int], ...] = ()
@@ -111,7 +110,7 @@ class Stretch(NamedTuple):
 
     before: Place  # the place before the first window
     counts_KD: IntArray  # Place.counts_D after each window
-    owed_KD: NDArray[Any]  # Place.owed_D after each window
+    owed_KD: AnyArray  # Place.owed_D after each window
     had_KD: IntArray  # Place.had_D after each window
     ended: tuple[tuple[int, int], ...]  # after the last; a window in which a domain ends is alone
     # Domain and ordinal of each sample, if they are not sorted by domain.

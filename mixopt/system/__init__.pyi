@@ -91,8 +91,10 @@ from .processes import (
     without_folders as without_folders,
 )
 from .state_fields import (
+    AnyArray as AnyArray,
     Array as Array,
     BoolArray as BoolArray,
+    DType as DType,
     IntArray as IntArray,
     StateFields as StateFields,
 )

@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.errors import ConfigError, ErrorType, MixoptError, RunError
 from mixopt.system.names import shown_value
 from mixopt.system.processes import host_name, is_running, process_space
 
@@ -48,11 +48,7 @@ _OWNED = re.compile(r"\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.tmp$")
 
 
 def read_bytes(
-    path: Path,
-    *,
-    largest: int = MAX_FILE,
-    error: type[MixoptError] = RunError,
-    missing: str = "not found",
+    path: Path, *, largest: int = MAX_FILE, error: ErrorType = RunError, missing: str = "not found"
 ) -> bytes:
     """Read a regular file up to a maximum size; pipes and devices are refused."""
     with readable(path, error, missing):
@@ -64,7 +60,7 @@ def read_bytes(
 
 @contextmanager
 def readable(
-    where: object, error: type[MixoptError] = RunError, missing: str | None = None
+    where: object, error: ErrorType = RunError, missing: str | None = None
 ) -> Iterator[None]:
     """Turn an OSError into one line that names the file and the reason."""
     try:
@@ -77,9 +73,7 @@ def readable(
         raise error(f"{shown_value(str(where))}: cannot be read: {reason}") from reason
 
 
-def read_text(
-    path: Path, *, error: type[MixoptError] = RunError, missing: str = "not found"
-) -> str:
+def read_text(path: Path, *, error: ErrorType = RunError, missing: str = "not found") -> str:
     """Read a UTF-8 text, as `read_bytes`."""
     content = read_bytes(path, error=error, missing=missing)
     try:
@@ -89,18 +83,14 @@ def read_text(
 
 
 def read_json(
-    path: Path,
-    shape: Any = None,
-    *,
-    error: type[MixoptError] = RunError,
-    missing: str = "not found",
+    path: Path, shape: Any = None, *, error: ErrorType = RunError, missing: str = "not found"
 ) -> Any:
     """Read a JSON file."""
     content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
     return content if shape is None else checked_as(shape, content, str(path), error)
 
 
-def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunError) -> Any:
+def parse_json(text: str | bytes, where: str, *, error: ErrorType = RunError) -> Any:
     """Parse JSON; NaN and Infinity are refused."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -113,13 +103,11 @@ def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunE
 
 @overload
 def checked_as(
-    shape: type[Shape], content: object, where: str, error: type[MixoptError] = RunError
+    shape: type[Shape], content: object, where: str, error: ErrorType = RunError
 ) -> Shape: ...
 @overload
-def checked_as(
-    shape: Any, content: object, where: str, error: type[MixoptError] = RunError
-) -> Any: ...
-def checked_as(shape: Any, content: object, where: str, error: type[MixoptError] = RunError) -> Any:
+def checked_as(shape: Any, content: object, where: str, error: ErrorType = RunError) -> Any: ...
+def checked_as(shape: Any, content: object, where: str, error: ErrorType = RunError) -> Any:
     """Validate plain values as a type."""
     from pydantic import ValidationError
 
@@ -134,13 +122,13 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
         raise error(f"{where}: is nested too deeply") from reason
 
 
-def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
+def read_yaml(path: Path, *, error: ErrorType = ConfigError) -> Any:
     """Read a YAML file with the safe loader, after checking its size."""
     return parse_yaml(read_text(path, error=error), str(path), error=error)[0]
 
 
 def parse_yaml(
-    text: str, where: str, *, error: type[MixoptError] = ConfigError
+    text: str, where: str, *, error: ErrorType = ConfigError
 ) -> tuple[Any, dict[FieldPlace, int]]:
     """Parse YAML; return its content and the line of each field; raise for a repeated key."""
     import yaml
@@ -165,7 +153,7 @@ def parse_yaml(
         raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
-def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
+def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, Array]:
     """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
     import numpy as np
 
@@ -191,7 +179,7 @@ def dotted(location: FieldPlace | str) -> str:
 
 
 def _lines(
-    node: Any, location: FieldPlace, path: str, error: type[MixoptError]
+    node: Any, location: FieldPlace, path: str, error: ErrorType
 ) -> Iterator[tuple[FieldPlace, int]]:
     """Yield the place of each field and its line, with aliases expanded."""
     keys: set[str] = set()
@@ -213,7 +201,7 @@ def _lines(
         yield from _lines(value, inner, path, error)
 
 
-def _check_file(path: Path, error: type[MixoptError]) -> os.stat_result:
+def _check_file(path: Path, error: ErrorType) -> os.stat_result:
     """Return the status of a file; reading a pipe or a device might never end."""
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt.errors import MixoptError, RunError
+from mixopt.errors import ErrorType, MixoptError, RunError
 from mixopt.system.files import (
     checked_as,
     one_line,
@@ -57,9 +57,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     write_json(path, sealed(content))
 
 
-def read_sealed(
-    path: Path, shape: Any = None, *, hint: str, error: type[MixoptError] = RunError
-) -> Any:
+def read_sealed(path: Path, shape: Any = None, *, hint: str, error: ErrorType = RunError) -> Any:
     """Read a file that `write_sealed` wrote."""
     content = read_json(path, error=error)
     if not isinstance(content, dict):
@@ -70,7 +68,7 @@ def read_sealed(
 
 
 def check_seal(
-    content: Mapping[str, Any], where: str, *, hint: str, error: type[MixoptError] = RunError
+    content: Mapping[str, Any], where: str, *, hint: str, error: ErrorType = RunError
 ) -> None:
     """Raise unless values match their seal."""
     if SEAL not in content:
@@ -239,7 +237,7 @@ def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | N
     write_bytes(path, _sealed(stream.getvalue()))
 
 
-def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
+def read_table(path: Path, *, hint: str = "", error: ErrorType = RunError) -> pl.DataFrame:
     """Read a table; a sealed table must match its seal."""
     import polars as pl
 

@@ -8,18 +8,18 @@ from numbers import Number
 from pathlib import Path
 from typing import TypeVar
 
-from mixopt.errors import ConfigError, MixoptError, RunError, did_you_mean, is_control
+from mixopt.errors import ConfigError, ErrorType, RunError, did_you_mean, is_control
 
 MAX_BITS = 128  # of an integer in a message
 LONGEST_NAME = 200  # bytes; file systems allow 255, including suffixes and temporary names
 
 
-def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
+def check_name(name: object, kind: str, error: ErrorType = ConfigError) -> str:
     """Return a name after checking it."""
     return _checked(name, name_fault(name), kind, error)
 
 
-def check_names(names: Iterable[object], kind: str, error: type[MixoptError] = ConfigError) -> None:
+def check_names(names: Iterable[object], kind: str, error: ErrorType = ConfigError) -> None:
     """Check each of several names (`check_name`)."""
     for name in names:
         check_name(name, kind, error)
@@ -32,12 +32,12 @@ def name_fault(name: object) -> str | None:
     return _text_fault(name)
 
 
-def check_path(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
+def check_path(name: object, kind: str, error: ErrorType = ConfigError) -> str:
     """Return the name of a domain after checking it with `path_fault`."""
     return _checked(name, path_fault(name), kind, error)
 
 
-def _checked(name: object, fault: str | None, kind: str, error: type[MixoptError]) -> str:
+def _checked(name: object, fault: str | None, kind: str, error: ErrorType) -> str:
     if fault is not None:
         raise error(f"{kind} {shown_value(name)}: {fault}; rename it")
     return str(name)
@@ -92,7 +92,7 @@ def shown_value(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 
-def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
+def inside(folder: Path, name: str | Path, error: ErrorType = RunError) -> Path:
     """Return the path of a file named by data, inside `folder`."""
     path = below(folder, name, error)
     try:
@@ -105,7 +105,7 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     return path
 
 
-def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
+def below(folder: Path, name: str | Path, error: ErrorType = RunError) -> Path:
     """Return the path of a file named by data, without resolving links."""
     text = str(name)
     if "\\" in text or any(is_control(character) for character in text):
@@ -115,7 +115,7 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
     return folder / text
 
 
-def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
+def check_links(folder: Path, error: ErrorType = RunError) -> None:
     """Raise if a symbolic link in a folder, at any depth, leads out of it."""
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):

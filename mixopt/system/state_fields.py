@@ -20,6 +20,8 @@ from mixopt.system.names import shown_value
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+AnyArray = NDArray[Any]
+DType = np.dtype[Any]
 
 
 MAX_WHOLE = 1 << 53  # largest integers that JSON and float64 keep exactly

@@ -154,7 +154,7 @@ def test_labels_and_masks_survive_packing_token_for_token(make, length):
     assert unpacked(packed) == TOKENS
     assert unpacked(packed, "labels") == LABELS
     carrying = [(packed[k]["labels"] != -100).sum() for k in range(len(packed))]
-    assert packed.lengths("supervised").tolist() == carrying
+    assert MixtureDataset({"a": packed}).lengths("supervised")["a"].tolist() == carrying
     split = PackedDocuments(make(SAMPLES[:1]), length=2)
     assert unpacked(split, "labels")[0] == [-100, -100, -100, 4], "3 begins a piece"
 
