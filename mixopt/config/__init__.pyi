@@ -4,6 +4,7 @@ from .corpus_section import (
     DomainConfig as DomainConfig,
     MixedConfig as MixedConfig,
     SourceConfig as SourceConfig,
+    Sources as Sources,
     absent_texts as absent_texts,
     read_inventory as read_inventory,
     source_urls as source_urls,

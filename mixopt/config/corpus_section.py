@@ -281,7 +281,8 @@ class CorpusConfig(Section):
         return sources
 
 
-Places = Mapping[Location, Mapping[str, SourceConfig]]  # sources by the field of their section
+Sources = Mapping[str, SourceConfig]
+Places = Mapping[Location, Sources]  # sources by the field of their section
 
 
 def absent_texts(places: Places) -> Iterable[Location]:
@@ -406,7 +407,7 @@ def _with_size(name: str, source: DomainConfig, size: SizeConfig | None, where: 
     return source.model_copy(update=dict(size))
 
 
-def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> Iterable[Fault]:
+def size_faults(corpus: CorpusConfig, evaluation: Sources) -> Iterable[Fault]:
     """Yield faults of sizes: stated for a target, or for only some of the domains."""
     for name, target in evaluation.items():
         if target.is_sized:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,7 @@ from mixopt.corpus.token_shards import TokenShards
 from mixopt.errors import ConfigError, CorpusError, PluginError, ShardError, plain_line
 from mixopt.mixture import Mixture
 from mixopt.system import (
+    PlainDict,
     Say,
     below,
     cache_folder,
@@ -54,7 +55,7 @@ from mixopt.system import (
 )
 
 if TYPE_CHECKING:
-    from mixopt.config import SourceConfig
+    from mixopt.config import Sources
     from mixopt.corpus.tasks import EncodedTask
 
 
@@ -107,7 +108,7 @@ class Corpus:
     tokenizer: str
     vocab_size: int
     fingerprint: str
-    provenance: dict[str, Any]
+    provenance: PlainDict
     tasks: tuple[EncodedTask, ...] = ()
 
     @classmethod
@@ -317,9 +318,7 @@ def _fetch_below(url: str, base: str, folder: Path) -> None:
 ESTIMATED = 0.05  # relative error of a stated size: prepared text may exceed it by this much
 
 
-def true_inventory(
-    sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
-) -> dict[str, int]:
+def true_inventory(sources: Sources, corpus: Corpus, *, where: str = "") -> dict[str, int]:
     """Return the distinct tokens of each whole domain, stated or prepared, in corpus order."""
     inventory = corpus.inventory
     for name, source in sources.items():

@@ -9,12 +9,12 @@ hard links. Without the tokenizer on this machine, losses are in nats per token 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, SourceConfig, Sources
 from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.sources import of_domain
 from mixopt.corpus.token_formats import TokenFile, open_token_files
@@ -157,11 +157,7 @@ class DomainTokens:
 
 
 def read_tokens(
-    config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
-    tokenizer: Tokenizer | None,
-    seed: int,
-    say: Say,
+    config: CorpusConfig, evaluation: Sources, tokenizer: Tokenizer | None, seed: int, say: Say
 ) -> list[DomainTokens]:
     """Open the tokenised domains and targets, and choose their held-out documents."""
     domains = []

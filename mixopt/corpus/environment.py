@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, did_you_mean
+from mixopt.system import needed_by
 
 DOMAIN_BYTES = 4_000_000
 FILE_BYTES = 100_000  # taken from one file
@@ -246,14 +247,10 @@ def _order(file: InstalledFile) -> tuple[bytes, str, str]:
 @cache
 def _packages() -> dict[str, Distribution]:
     """Return the packages to read, with all their requirements."""
-    try:
+    with needed_by("the environment corpus"):
         from packaging.requirements import Requirement
 
         distribution("mixopt")
-    except (ImportError, PackageNotFoundError) as error:
-        raise CorpusError(
-            f"the environment corpus needs {error.name}: pip install 'mixopt[all]'"
-        ) from error
     packages: dict[str, Distribution] = {}
     folders: set[tuple[str, frozenset[str]]] = set()
     waiting = [("mixopt", frozenset({EXTRA})), *((name, frozenset[str]()) for name in PACKAGES)]

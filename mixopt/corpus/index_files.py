@@ -4,11 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from mixopt.errors import CorpusError, ErrorType
 from mixopt.system import (
     FileRecord,
+    PlainDict,
     StateFields,
     Verifier,
     check_name,
@@ -54,7 +54,7 @@ def read_index(folder: Path, expected: str, error: ErrorType) -> StateFields:
 
 def corpus_records(
     folder: Path, names: Iterable[str], tasks: Iterable[str] = ()
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, PlainDict]:
     """Return size and hash of the files of a corpus, for its index."""
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
     files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]

@@ -12,11 +12,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mixopt.config import CorpusConfig, MixedConfig, SourceConfig, TasksConfig, unusable_names
+from mixopt.config import CorpusConfig, MixedConfig, Sources, TasksConfig, unusable_names
 from mixopt.corpus.corpus import Corpus, corpus_files
 from mixopt.corpus.domain_text import DomainText, Spooled, read_texts, write_texts
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
@@ -43,6 +42,7 @@ from mixopt.corpus.tokenizer import (
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
     AnyArray,
+    PlainDict,
     Say,
     dotted,
     is_url,
@@ -61,7 +61,7 @@ _BLOCK = 1024  # tokens of a piece in text without documents
 
 def prepare_corpus(
     config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
+    evaluation: Sources,
     path: str | Path,
     *,
     tasks: TasksConfig | None = None,
@@ -120,7 +120,7 @@ def prepare_corpus(
 
 def _write_mixed(
     config: CorpusConfig, path: Path, tokenizer: Tokenizer | None, progress: Say
-) -> dict[str, Any]:
+) -> PlainDict:
     """Write the mixed domains and delete the training shards of their parts."""
     written = {}
     for name, mixed in config.mixed.items():
@@ -145,9 +145,7 @@ def _clear(path: Path) -> Path:
     return path / ".text"
 
 
-def _texts(
-    config: CorpusConfig, evaluation: Mapping[str, SourceConfig], spools: Path, seed: int
-) -> list[DomainText]:
+def _texts(config: CorpusConfig, evaluation: Sources, spools: Path, seed: int) -> list[DomainText]:
     texts = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.has_text and not source.is_tokens:
@@ -211,7 +209,7 @@ def _say_written(
     progress(f"{domain.name}: {counts}")
 
 
-def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
+def _write_absent(config: CorpusConfig, evaluation: Sources, path: Path) -> None:
     """Write indices with names and sizes of domains and targets whose text is not here."""
     for name, source in {**config.domains, **evaluation}.items():
         if not source.has_text:
@@ -221,11 +219,8 @@ def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], 
 
 
 def _provenance(
-    config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
-    texts: list[DomainText | DomainTokens],
-    seed: int,
-) -> dict[str, Any]:
+    config: CorpusConfig, evaluation: Sources, texts: list[DomainText | DomainTokens], seed: int
+) -> PlainDict:
     sources = {**config.domains, **evaluation}
     counts = {text.name: text.counts for text in texts}
     sizes = {"tokens", "bytes"}  # stated sizes of the whole domain; do not affect this corpus
@@ -242,11 +237,7 @@ def _provenance(
 
 
 def _take_prepared(
-    config: CorpusConfig,
-    evaluation: Mapping[str, SourceConfig],
-    tasks: TasksConfig | None,
-    path: Path,
-    say: Say,
+    config: CorpusConfig, evaluation: Sources, tasks: TasksConfig | None, path: Path, say: Say
 ) -> Corpus:
     """Link or copy the files of the corpus named by `prepared` into a run."""
     assert config.prepared is not None
@@ -280,7 +271,7 @@ def _take_prepared(
 
 def _mix(
     name: str, mixed: MixedConfig, corpus: Path, tokenizer: Tokenizer | None, tokenizer_name: str
-) -> dict[str, Any]:
+) -> PlainDict:
     """Write the shards of a mixed domain from those of its parts; return its amounts of each."""
     train, held_out = (
         [TokenShards.open(corpus / part / split, verify=False) for part in mixed.domains]

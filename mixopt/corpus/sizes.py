@@ -8,7 +8,6 @@ will train, domains are counted in bytes.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
@@ -17,7 +16,7 @@ from mixopt.corpus.sources import TextFile, is_local, read_validation, text_file
 from mixopt.corpus.text_files import BadPolicy, ReaderContext, RowFile
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
-from mixopt.system import Say, silent
+from mixopt.system import PlainDict, Say, silent
 
 SAMPLE_BYTES = 16_000_000  # of text, read from a domain
 LOOK_BYTES = 200_000  # of text, read to check only the first documents
@@ -46,7 +45,7 @@ class DomainCount:
     how: str
     is_exact: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlainDict:
         """Return the fields as plain values."""
         values = asdict(self)
         return {"domain": values.pop("name"), "exact": values.pop("is_exact"), **values}

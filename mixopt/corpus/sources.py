@@ -8,13 +8,13 @@ disk, streamed files) are read by `datasets.load_dataset`.
 import glob
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixopt.config import SourceConfig
+from mixopt.config import SourceConfig, Sources
 from mixopt.corpus.text_files import (
     BUILDERS,
     COMPRESSIONS,
@@ -24,13 +24,14 @@ from mixopt.corpus.text_files import (
     builder_of,
     rows_of,
 )
-from mixopt.errors import CorpusError, PluginError, did_you_mean
+from mixopt.errors import CorpusError, did_you_mean
 from mixopt.system import (
     StoredObject,
     fetched,
     is_url,
     list_objects,
     local_path,
+    needed_by,
     under_folder,
     visible_files,
 )
@@ -114,9 +115,7 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
     ]
 
 
-def shared_files(
-    sources: Mapping[str, SourceConfig], root: str | None = None
-) -> dict[Path, list[str]]:
+def shared_files(sources: Sources, root: str | None = None) -> dict[Path, list[str]]:
     """Return the local files that several domains read, with the names of these domains."""
     readers = defaultdict[Path, list[str]](list)
     for name, source in sources.items():
@@ -155,12 +154,8 @@ def _dataset_rows(source: SourceConfig, reading: ReaderContext) -> Iterator[Row]
 
 
 def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
-    try:
+    with needed_by(f"domain {reading.domain!r}"):
         import datasets
-    except ImportError as error:
-        raise PluginError(
-            f"domain {reading.domain!r} needs datasets: pip install 'mixopt[all]'"
-        ) from error
     path = source.one_path or str(builder_of(Path(source.files[0])))
     try:
         if Path(path).expanduser().is_dir():

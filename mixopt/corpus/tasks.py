@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field, StrictStr
@@ -229,7 +229,7 @@ def write_task(task: EncodedTask, corpus: Path) -> None:
 def open_task(corpus: Path, name: str) -> EncodedTask:
     """Read a task of a corpus."""
     path = inside(corpus, task_file(name), CorpusError)
-    arrays: dict[str, Any] = dict(read_arrays(path, error=CorpusError))
+    arrays = read_arrays(path, error=CorpusError)
     if set(arrays) != set(_ARRAYS):
         raise CorpusError(f"{path}: damaged: its arrays are not those of a task; {PREPARE_AGAIN}")
     return EncodedTask(name, **arrays)

@@ -12,7 +12,7 @@ import io
 import json
 import lzma
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from mixopt.config import SourceConfig
 from mixopt.errors import CorpusError, MixoptError
-from mixopt.system import first_few, one_line
+from mixopt.system import PlainDict, PlainMapping, first_few, one_line
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -45,7 +45,7 @@ _HEAD = 4_000_000  # bytes of plain text in the first rows
 _MAX_COLUMNS = 20  # names listed in a message
 
 BadPolicy = Literal["error", "skip"]
-Values = Mapping[str, Any]
+Values = PlainMapping
 
 
 class Document(NamedTuple):
@@ -170,7 +170,7 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
-    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: PlainDict = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     opened: IO[bytes] = openers[suffix](pieces)
     return opened
 

@@ -41,6 +41,7 @@ from mixopt.system import (
     DType,
     FileRecord,
     IntArray,
+    PlainDict,
     StateFields,
     Verifier,
     check_name,
@@ -380,7 +381,7 @@ class TokenWriter:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _index(self) -> dict[str, Any]:
+    def _index(self) -> PlainDict:
         header = {"format": FORMAT, "dtype": self.dtype.name, "tokenizer": self.tokenizer}
         counts = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
         elsewhere = {"elsewhere": True} if self.is_elsewhere else {}

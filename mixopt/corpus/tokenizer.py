@@ -26,6 +26,7 @@ from mixopt.system import (
     AnyArray,
     DType,
     IntArray,
+    needed_by,
     one_line,
     read_json,
     replacing,
@@ -273,12 +274,8 @@ def _configured_end(path: Path) -> str | None:
 
 def _fetch(name: str, file: str, download: bool) -> Path | None:
     """Download one file of a hub repository; return None if the repository lacks it."""
-    try:
+    with needed_by(f"tokenizer {name!r}"):
         from huggingface_hub import errors, hf_hub_download
-    except ImportError as error:
-        raise PluginError(
-            f"tokenizer {name!r} needs huggingface_hub: pip install 'mixopt[all]'"
-        ) from error
     try:
         return Path(hf_hub_download(name, file, local_files_only=not download))
     except errors.LocalEntryNotFoundError as error:

@@ -39,9 +39,9 @@ from mixopt.loading.sources import (
     token_rows,
 )
 from mixopt.sampling import MixtureSampler, Unit
-from mixopt.system import IntArray, is_url
+from mixopt.system import IntArray, PlainDict, PlainMapping, is_url
 
-Batch = dict[str, Any]
+Batch = PlainDict
 
 # Fields that mixopt adds to samples and batches.
 ADDED = frozenset(
@@ -153,7 +153,7 @@ def _counted(sample: Any) -> tuple[int, int] | None:
     return tokens, int(np.count_nonzero(np.asarray(labels) != NO_LOSS))
 
 
-def sample_fields(where: str, sample: Any) -> Mapping[str, Any]:
+def sample_fields(where: str, sample: Any) -> PlainMapping:
     """Return the fields of a sample; raise for a column named like a field that mixopt adds."""
     fields = sample if isinstance(sample, Mapping) else {"sample": sample}
     if not ADDED.isdisjoint(fields):
@@ -194,7 +194,7 @@ class MixtureDataset:
 
     def __init__(
         self,
-        sources: Mapping[str, Any],
+        sources: PlainMapping,
         *,
         length: int | None = None,
         document_end: int | None = None,
@@ -256,7 +256,7 @@ class MixtureDataset:
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
         return cls(shards, length=length, document_end=document_end, packed=packed)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> PlainDict:
         return {name: value for name, value in vars(self).items() if name != "_tokens"}
 
     @property

@@ -27,7 +27,7 @@ from mixopt.loading.sources import (
     check_map_style,
     read_samples,
 )
-from mixopt.system import AnyArray, IntArray, one_line
+from mixopt.system import AnyArray, IntArray, PlainDict, one_line
 
 Tokenize = Callable[[Any], Any]
 
@@ -246,7 +246,7 @@ class ChatTokens:
         self._tokenizer, self._template, self._field = tokenizer, chosen, messages
         self._is_marked = bool(_MARKS.search(chosen))
 
-    def __call__(self, sample: Any) -> dict[str, Any]:
+    def __call__(self, sample: Any) -> PlainDict:
         """Return the tokens of a conversation, and labels that are -100 outside answers."""
         messages = sample.get(self._field) if isinstance(sample, Mapping) else None
         if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:

@@ -10,7 +10,7 @@ Shapes: B samples, D domains.
 
 import importlib.util
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.loading.dataset import Batch, MixtureDataset, TokenCounts, label, stack_samples
 from mixopt.sampling import MixtureSampler, Weights, at_least
-from mixopt.system import IntArray
+from mixopt.system import IntArray, PlainDict, PlainMapping
 
 Collate = Callable[[Sequence[Any]], Batch]
 
@@ -158,7 +158,7 @@ class MixtureLoader:
             )
         self.sampler.accumulate(batches)
 
-    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+    def state_dict(self, *, consumed: int | None = None) -> PlainDict:
         """Return the state after the received batches: small, global, with all known changes.
 
         Args:
@@ -178,7 +178,7 @@ class MixtureLoader:
             )
         return self.sampler.state_at(consumed)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: PlainMapping) -> None:
         """Resume from a state; the next iteration starts there."""
         self.sampler.load_state_dict(state)
 

@@ -21,7 +21,14 @@ from mixopt.errors import SamplerError
 from mixopt.loading.dataset import Batch, count_samples, label, sample_fields, stack_samples
 from mixopt.loading.stream_lanes import LanePlace, LanePlan, LaneReader, Places, deal, shards_of
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
-from mixopt.system import IntArray, StateFields, end_with_parent, shown_value
+from mixopt.system import (
+    IntArray,
+    PlainDict,
+    PlainMapping,
+    StateFields,
+    end_with_parent,
+    shown_value,
+)
 
 try:
     import torch
@@ -45,7 +52,7 @@ class MixtureStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        sources: Mapping[str, Any],
+        sources: PlainMapping,
         weights: Weights | None = None,
         *,
         batch_size: int | None = None,
@@ -186,7 +193,7 @@ class MixtureStream(IterableDataset[Batch]):
         """Align changes of weights with optimizer steps of this number of global batches."""
         self.sampler.accumulate(batches)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> PlainDict:
         """Return the state after the received batches, the same on every rank.
 
         With several ranks it is a torch.distributed collective: every rank calls it.
@@ -208,7 +215,7 @@ class MixtureStream(IterableDataset[Batch]):
         distributed.all_gather_object(states, self._own_state())
         return joined_states(states)
 
-    def _own_state(self) -> dict[str, Any]:
+    def _own_state(self) -> PlainDict:
         """Return the state of this rank's lanes."""
         return {
             "format": FORMAT,
@@ -220,7 +227,7 @@ class MixtureStream(IterableDataset[Batch]):
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: PlainMapping) -> None:
         """Resume from a state, on any number of workers and of ranks that divides its lanes.
 
         Raises:
@@ -244,7 +251,7 @@ class MixtureStream(IterableDataset[Batch]):
         self.sampler.load_state_dict(fields.part("sampler").content)
         self._places, self._inline = places, None
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> PlainDict:
         """Return the settings that determine the batches, besides sources and sampler."""
         return {"lanes": self._total, "block": self._plan.block, "length": self._plan.length}
 
@@ -305,7 +312,7 @@ def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
     return _reader[0].read(domain_GS)
 
 
-def joined_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joined_states(states: Sequence[PlainMapping]) -> PlainDict:
     """Join the states of a stream's ranks to one for any number of ranks."""
     first = states[0]
     for k, state in enumerate(states):

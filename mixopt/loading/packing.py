@@ -8,13 +8,13 @@ Shapes: R rows, L tokens in a row, P documents or pieces, T tokens in total.
 
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.system import AnyArray, IntArray
+from mixopt.system import AnyArray, IntArray, PlainDict, PlainMapping
 
 PADDING = -1
 NO_LOSS = -100
@@ -108,7 +108,7 @@ def laid_out(
     )
 
 
-def packed_fields(packed: Packed) -> dict[str, Any]:
+def packed_fields(packed: Packed) -> PlainDict:
     """Return a model's inputs for rows, each of shape (R, L)."""
     document = packed.document_RL
     begins = _begins(document)
@@ -130,13 +130,13 @@ def positions_in(document_RL: AnyArray) -> IntArray:
     return np.asarray(place - first)
 
 
-def row_samples(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+def row_samples(fields: PlainMapping) -> list[PlainDict]:
     """Return the fields of each row."""
     rows = zip(*fields.values(), strict=True)
     return [dict(zip(fields, row, strict=True)) for row in rows]
 
 
-def batch_bounds(document_RL: NDArray[np.int32]) -> dict[str, Any]:
+def batch_bounds(document_RL: NDArray[np.int32]) -> PlainDict:
     """Return `cu_seqlens` of the concatenated rows, and `max_seqlen`."""
     bounds = cumulative_lengths(document_RL)
     return {"cu_seqlens": bounds, "max_seqlen": int(np.diff(bounds).max(initial=0))}

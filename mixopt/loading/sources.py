@@ -13,7 +13,7 @@ import numpy as np
 from mixopt.corpus import MAX_MAPPINGS, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS, row_samples
-from mixopt.system import AnyArray, DType, IntArray
+from mixopt.system import AnyArray, DType, IntArray, PlainDict
 
 TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
 LOSS_MASKS = ("assistant_masks", "completion_mask")
@@ -117,7 +117,7 @@ class ArrowSamples:
             parts.append(lengths.astype(np.int64))
         return np.concatenate(parts)
 
-    def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, numbers: Sequence[int]) -> list[PlainDict]:
         """Return samples as arrays; a missing field is None."""
         table = self._view[numbers]
         columns = {
@@ -224,7 +224,7 @@ class RowReader:
 class _Overlay:
     """Memory described by numpy's array interface."""
 
-    def __init__(self, interface: dict[str, Any]) -> None:
+    def __init__(self, interface: PlainDict) -> None:
         self.__array_interface__ = interface
 
 

@@ -6,7 +6,7 @@ source without an exact state is read again from the start of the pass.
 Shapes: G lanes read here, S samples of a lane in a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Self
@@ -18,7 +18,7 @@ from mixopt.loading.documents import document_of, labels_of
 from mixopt.loading.packing import best_fit, packed_fields, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
-from mixopt.system import IntArray, StateFields, one_line
+from mixopt.system import IntArray, PlainMapping, StateFields, one_line
 
 LaneKey = tuple[str, int]  # domain and number of a lane
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
@@ -36,7 +36,7 @@ class LanePlace(NamedTuple):
     last_pass: int = 0
     block: int = 0
     taken: int = 0
-    source: Mapping[str, Any] | None = None
+    source: PlainMapping | None = None
 
     @classmethod
     def read(cls, fields: StateFields, lane: str) -> Self:
@@ -54,7 +54,7 @@ Places = dict[LaneKey, LanePlace]
 class LanePlan:
     """Settings common to all lanes of a stream; `block` is a number of documents."""
 
-    sources: Mapping[str, Any]
+    sources: PlainMapping
     lanes: int
     seed: int
     block: int
@@ -184,7 +184,7 @@ class LaneRows:
             f" documents in pass {place.epoch}{more}: part of it is missing"
         )
 
-    def _load_state(self, source: Any, state: Mapping[str, Any]) -> None:
+    def _load_state(self, source: Any, state: PlainMapping) -> None:
         try:
             source.load_state_dict(dict(state))
         except Exception as error:  # a library may raise anything on a foreign state

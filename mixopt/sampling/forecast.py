@@ -5,12 +5,13 @@ Shapes: D domains.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mixopt.sampling.sampler import MixtureSampler
 from mixopt.sampling.schedule import Schedule
+from mixopt.system import PlainDict
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ScheduleForecast:
         """Tokens of each domain over all stages."""
         return {name: sum(stage.drawn[name] for stage in self.stages) for name in self.inventory}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlainDict:
         """Return the forecast as plain values, for `--json`."""
         schedule = self.schedule
         return {

@@ -31,6 +31,7 @@ import numpy as np
 from mixopt.sampling.permutation import RowOrder, domain_key, window_order
 from mixopt.system import AnyArray, IntArray
 
+Shares = tuple[int, ...]  # of domains, adding up to UNIT
 Unit = Literal["samples", "tokens", "supervised"]
 
 UNIT_BITS = 42
@@ -43,7 +44,7 @@ _MAX_INT64_DEBT = 16  # samples; with finer units, a larger debt may exceed 64 b
 _NEVER = 1 << 62
 
 
-def whole_shares(weights_D: Sequence[float]) -> tuple[int, ...]:
+def whole_shares(weights_D: Sequence[float]) -> Shares:
     """Round weights to multiples of 1 / UNIT that keep their sum."""
     total = math.fsum(weights_D)
     exact = [weight / total * UNIT for weight in weights_D]
@@ -70,16 +71,16 @@ class ShareChange(NamedTuple):
     """Shares (`whole_shares`) from a window on, shape (D,); for a ramp, at both ends."""
 
     window: int
-    shares: tuple[int, ...]
+    shares: Shares
     end_window: int
-    end_shares: tuple[int, ...]
+    end_shares: Shares
 
     @classmethod
-    def at(cls, window: int, shares: tuple[int, ...]) -> ShareChange:
+    def at(cls, window: int, shares: Shares) -> ShareChange:
         """Return a change to constant shares."""
         return cls(window, shares, window, shares)
 
-    def arrived(self, window: int) -> tuple[int, ...] | None:
+    def arrived(self, window: int) -> Shares | None:
         """Return the shares from a window on if they are constant; None on a ramp."""
         return self.end_shares if window >= self.end_window else None
 

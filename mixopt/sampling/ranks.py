@@ -20,7 +20,7 @@ from math import prod
 from typing import Any
 
 from mixopt.errors import SamplerError
-from mixopt.system import first_few
+from mixopt.system import PlainDict, first_few
 
 _DATA = {"dp", "dp_replicate", "dp_shard", "data", "batch", "data_parallel", "replicate", "shard"}
 _LONG = {"tensor", "pipeline", "context", "sequence"}
@@ -179,7 +179,7 @@ def _check_parts(parts: list[int], world_size: int) -> None:
         )
 
 
-def _difference(orders: list[dict[str, Any]]) -> str:
+def _difference(orders: list[PlainDict]) -> str:
     """Return a message naming the ranks that differ from rank 0."""
     differing = [rank for rank, order in enumerate(orders) if order != orders[0]]
     listed = first_few(list(map(str, differing)), 8)
@@ -191,7 +191,7 @@ def _difference(orders: list[dict[str, Any]]) -> str:
     )
 
 
-def _field_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def _field_difference(theirs: PlainDict, ours: PlainDict) -> str:
     if theirs["changes"] != ours["changes"] and theirs["domains"] == ours["domains"]:
         changes = [*theirs["changes"], *ours["changes"]]
         unshared = [change["position"] for change in changes if changes.count(change) == 1]

@@ -21,6 +21,7 @@ from mixopt.sampling.order import (
     Place,
     SampleOrder,
     ShareChange,
+    Shares,
     Unit,
     spread,
     whole_shares,
@@ -44,7 +45,7 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.token_order import TokenOrder
-from mixopt.system import IntArray
+from mixopt.system import IntArray, PlainDict, PlainMapping
 
 _BLOCK = 1 << 14  # samples laid out at once
 
@@ -162,7 +163,7 @@ class MixtureSampler:
             unit=unit,
             lengths=sample_lengths(unit, lengths, rows_by_domain),
         )
-        self._mixtures: dict[tuple[int, ...], Mixture] = {}
+        self._mixtures: dict[Shares, Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
         for batch, first, end, last in scheduled_mixtures(entries, rows_by_domain):
@@ -339,11 +340,11 @@ class MixtureSampler:
         self._batch = batches
         self._handed_out = max(batches, handed_out or 0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> PlainDict:
         """Return the state before the next batch: small, and the same on every rank."""
         return self.state_at(self._batch)
 
-    def state_at(self, batch: int) -> dict[str, Any]:
+    def state_at(self, batch: int) -> PlainDict:
         """Return the state before a batch, with all known changes of weights.
 
         Raises:
@@ -351,7 +352,7 @@ class MixtureSampler:
         """
         return write_state(self.order, self._place(batch), batch * self.batch_size)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: PlainMapping) -> None:
         """Resume from a state, on any number of ranks.
 
         Args:
@@ -419,12 +420,12 @@ class MixtureSampler:
             f" window of {window} samples; resume from a state that was saved after a step"
         )
 
-    def _shares(self, mixture: Mixture) -> tuple[int, ...]:
+    def _shares(self, mixture: Mixture) -> Shares:
         shares = whole_shares(mixture.array.tolist())
         self._mixtures[shares] = mixture
         return shares
 
-    def _mixture(self, shares: tuple[int, ...]) -> Mixture:
+    def _mixture(self, shares: Shares) -> Mixture:
         """Return the mixture given for these shares, or one built from them."""
         weights = [share / UNIT for share in shares]
         return self._mixtures.get(shares) or Mixture.from_array(self.domains, weights)

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange, Unit
-from mixopt.system import IntArray, StateFields, shown_value
+from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange, Shares, Unit
+from mixopt.system import IntArray, PlainDict, PlainMapping, StateFields, shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
@@ -174,7 +174,7 @@ _MAX_PAST_CHANGES = 64  # in a state
 _OF_DOMAINS = {"sizes": "rows", "limits": "rows allowed by max_epochs", "lengths": "sum of lengths"}
 
 
-def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, Any]:
+def write_state(order: SampleOrder, place: Place, position: int) -> PlainDict:
     """Return the JSON state at a sample of the window that begins at `place`."""
     layout, size = order.layout, order.layout.window_size
     past = [change for change in order.changes if change.window <= place.window]
@@ -193,7 +193,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     }
 
 
-def read_state(state: Mapping[str, Any], current: SampleOrder) -> tuple[SampleOrder, int]:
+def read_state(state: PlainMapping, current: SampleOrder) -> tuple[SampleOrder, int]:
     """Check a state against the resuming order; return an order from it, and the position."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
@@ -205,7 +205,7 @@ def read_state(state: Mapping[str, Any], current: SampleOrder) -> tuple[SampleOr
     return type(current)(layout, changes, place), position
 
 
-def _common(layout: OrderLayout) -> dict[str, Any]:
+def _common(layout: OrderLayout) -> PlainDict:
     """Return the settings that a state shares with the stream that resumes from it."""
     lengths = [int(np.sum(lengths, dtype=np.int64)) for lengths in layout.lengths]
     return {
@@ -219,7 +219,7 @@ def _common(layout: OrderLayout) -> dict[str, Any]:
     }
 
 
-def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
+def _check_common(fields: StateFields, common: PlainMapping) -> None:
     """Check that a state belongs to this stream; name all differences, by domain if possible."""
     domains = fields.texts("domains")
     recorded = {
@@ -242,7 +242,7 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
         raise SamplerError(f"the sampler's state belongs to another stream: {listed}{more}")
 
 
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _named(settings: PlainMapping) -> PlainDict:
     """Return settings by their names in messages."""
     named = {"unit": settings["unit"], "seed": settings["seed"]}
     named["exhausted='stop'"] = settings["stops"]
@@ -285,7 +285,7 @@ def _changes(state: StateFields, layout: OrderLayout, position: int) -> list[Sha
     return changes
 
 
-def _shares(part: StateFields, name: str, layout: OrderLayout) -> tuple[int, ...]:
+def _shares(part: StateFields, name: str, layout: OrderLayout) -> Shares:
     shares, sizes = part.wholes(name, len(layout.sizes), 0, UNIT), layout.sizes
     is_drawn = all(rows or not share for share, rows in zip(shares, sizes, strict=True))
     if sum(shares) != UNIT or not is_drawn:
@@ -303,7 +303,7 @@ def _window(
     return position, position // layout.window_size
 
 
-def _to_json(change: ShareChange, size: int) -> dict[str, Any]:
+def _to_json(change: ShareChange, size: int) -> PlainDict:
     content = {"position": change.window * size, "shares": list(change.shares)}
     if change.end_window > change.window:
         content["end_position"] = change.end_window * size

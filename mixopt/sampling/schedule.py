@@ -37,6 +37,8 @@ from mixopt.mixture import Mixture
 from mixopt.sampling.sampler_input import MAX_BATCH
 from mixopt.system import (
     FieldPlace,
+    PlainDict,
+    PlainMapping,
     dotted,
     parse_yaml,
     read_text,
@@ -86,7 +88,7 @@ class Stage:
     to: Mixture | None = None
     name: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlainDict:
         """Return the stage as plain values, without fields that are None."""
         values = ((name, getattr(self, name)) for name in STAGE_FIELDS)
         return {n: dict(v) if n in {"mixture", "to"} else v for n, v in values if v is not None}
@@ -118,7 +120,7 @@ class Schedule:
     sequence_length: int
     max_epochs: float | None = None
     inventory: Mapping[str, int] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    provenance: PlainMapping = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -190,7 +192,7 @@ class Schedule:
         body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         write_text(Path(path), _HEADER + body)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlainDict:
         """Return the schedule as plain values, in the order of the file."""
         content = {
             "format": FORMAT,
@@ -349,7 +351,7 @@ class ScheduleFieldError(SamplerError):
         return SamplerError(": ".join([where, *([dotted(place)] if place else []), self.message]))
 
 
-def _values(content: object, folder: Path) -> dict[str, Any]:
+def _values(content: object, folder: Path) -> PlainDict:
     """Return the arguments of a Schedule."""
     fields = _mapping(content, (), _TOP)
     if fields.get("format", FORMAT) != FORMAT:
@@ -397,7 +399,7 @@ def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None
         raise ScheduleFieldError(place, str(error).partition(", or pass")[0]) from None
 
 
-def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[str, Any] | None:
+def _inventory(content: object, domains: Collection[str], folder: Path) -> PlainDict | None:
     """Return the sizes of the domains; a file may list other domains too."""
     if content is None:
         return None
@@ -410,12 +412,12 @@ def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[
     return {name: _number(size) for name, size in fields.items()}
 
 
-def _file(fields: Mapping[str, Any]) -> str | None:
+def _file(fields: PlainMapping) -> str | None:
     file = fields.get("file")
     return file if len(fields) == 1 and isinstance(file, str) else None
 
 
-def _mapping(content: object, place: FieldPlace, names: Collection[str] | None) -> dict[str, Any]:
+def _mapping(content: object, place: FieldPlace, names: Collection[str] | None) -> PlainDict:
     if not isinstance(content, dict):
         raise ScheduleFieldError(place, f"expected fields, got {shown_value(content)}")
     for name in content:

@@ -1,6 +1,8 @@
 from .file_shape import Count as Count, FileShape as FileShape
 from .files import (
     FieldPlace as FieldPlace,
+    PlainDict as PlainDict,
+    PlainMapping as PlainMapping,
     checked_as as checked_as,
     dotted as dotted,
     is_leftover as is_leftover,
@@ -73,6 +75,7 @@ from .plugins import (
     check_trusted as check_trusted,
     load_object as load_object,
     load_plugin as load_plugin,
+    needed_by as needed_by,
     plugin_names as plugin_names,
 )
 from .processes import (

@@ -19,21 +19,20 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from mixopt.errors import ConfigError, ErrorType, MixoptError, RunError
 from mixopt.system.names import shown_value
 from mixopt.system.processes import host_name, is_running, process_space
 
-if TYPE_CHECKING:
-    from mixopt.system.state_fields import Array
-
 FieldPlace = tuple[str | int, ...]
+PlainDict = dict[str, Any]
+PlainMapping = Mapping[str, Any]
 Shape = TypeVar("Shape")
 
 MAX_YAML = 1_000_000  # characters
@@ -153,7 +152,7 @@ def parse_yaml(
         raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
-def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, Array]:
+def read_arrays(path: Path, *, error: ErrorType = RunError) -> PlainDict:
     """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
     import numpy as np
 

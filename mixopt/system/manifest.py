@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ErrorType, MixoptError, RunError
 from mixopt.system.files import (
+    PlainDict,
+    PlainMapping,
     checked_as,
     one_line,
     read_bytes,
@@ -39,7 +41,7 @@ _CHANGED = "has changed since it was written (its sha256 differs)"
 _LINE = "# sha256: "
 
 
-def seal_of(content: Mapping[str, Any]) -> str:
+def seal_of(content: PlainMapping) -> str:
     """Return the seal of JSON values, ignoring a seal among them."""
     values = {name: value for name, value in content.items() if name != SEAL}
     # Seal what a reader will see: JSON turns tuples into lists, and keys into text.
@@ -47,12 +49,12 @@ def seal_of(content: Mapping[str, Any]) -> str:
     return _hash(json.dumps(read, sort_keys=True, separators=(",", ":")).encode())
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def sealed(content: PlainMapping) -> PlainDict:
     """Return plain values with their seal."""
     return {**content, SEAL: seal_of(content)}
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+def write_sealed(path: Path, content: PlainMapping) -> None:
     """Write plain values with their seal as JSON, atomically."""
     write_json(path, sealed(content))
 
@@ -68,7 +70,7 @@ def read_sealed(path: Path, shape: Any = None, *, hint: str, error: ErrorType = 
 
 
 def check_seal(
-    content: Mapping[str, Any], where: str, *, hint: str, error: ErrorType = RunError
+    content: PlainMapping, where: str, *, hint: str, error: ErrorType = RunError
 ) -> None:
     """Raise unless values match their seal."""
     if SEAL not in content:
@@ -77,7 +79,7 @@ def check_seal(
         raise error(f"{where}: {_CHANGED}; {hint}")
 
 
-def is_sealed(content: Mapping[str, Any]) -> bool:
+def is_sealed(content: PlainMapping) -> bool:
     """Return whether values have a seal that matches."""
     try:
         return content.get(SEAL) == seal_of(content)

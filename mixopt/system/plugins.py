@@ -7,12 +7,14 @@ from the user, and from a run directory only with the user's trust (`check_trust
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.system.files import PlainMapping
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
@@ -43,7 +45,8 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
         plugin = load_object(kind, name)
     else:
         extra = "all" if kind in NEED_TORCH else "cli"
-        plugin = _loaded(kind, name, _entry(kind, name).load, f"'mixopt[{extra}]'")
+        with needed_by(f"{kind} {name!r}", f"'mixopt[{extra}]'"):
+            plugin = _entry(kind, name).load()
     _check_methods(kind, name, plugin)
     return plugin
 
@@ -53,22 +56,21 @@ def load_object(kind: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
         raise PluginError(f"{kind} {name!r}: give package.module:Name")
-
-    def load() -> Any:
-        return getattr(importlib.import_module(module), attribute)
-
     try:
-        return _loaded(kind, name, load, _ELSEWHERE)
+        with needed_by(f"{kind} {name!r}", _ELSEWHERE):
+            return getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
 
 
-def _loaded(kind: str, name: str, load: Callable[[], Any], source: str) -> Any:
+@contextmanager
+def needed_by(user: str, source: str = "'mixopt[all]'") -> Iterator[None]:
+    """Turn an ImportError of the block into one line with what to install."""
     try:
-        return load()
+        yield
     except ImportError as error:
         missing = error.name or error
-        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {source}") from error
+        raise PluginError(f"{user} needs {missing}: pip install {source}") from error
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
@@ -84,10 +86,7 @@ def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None
 
 
 def build_plugin(
-    kind: PluginKind,
-    name: str,
-    options: Mapping[str, Any],
-    given: Mapping[str, object] | None = None,
+    kind: PluginKind, name: str, options: PlainMapping, given: Mapping[str, object] | None = None
 ) -> Any:
     """Load a plug-in and create it with `options`."""
     factory = load_plugin(kind, name)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import MixoptError
+from mixopt.system.files import PlainMapping
 from mixopt.system.names import shown_value
 
 Array = NDArray[np.float64]
@@ -40,7 +41,7 @@ class StateFields:
             raise error(f"{where}: {shown_value(content)} is not a mapping")
         if not all(isinstance(name, str) for name in content):
             raise error(f"{where}: its keys must be names")
-        self.content: Mapping[str, Any] = content
+        self.content: PlainMapping = content
 
     def refuse(self, name: str, fault: str) -> NoReturn:
         """Return the error for a field with a wrong value."""

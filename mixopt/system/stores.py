@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from mixopt.errors import ConfigError, CorpusError, MixoptError, PluginError
-from mixopt.system.files import replacing
+from mixopt.errors import ConfigError, CorpusError, MixoptError
+from mixopt.system.files import PlainMapping, replacing
 from mixopt.system.lock import made_once
+from mixopt.system.plugins import needed_by
 
 HIDDEN = "***"
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -292,20 +293,15 @@ def _opened(url: str) -> tuple[Any, str]:
     name, fault = without_secrets(url), url_fault(url)
     if fault is not None:
         raise CorpusError(f"{name}: {fault}")
-    try:
+    with needed_by(f"{name}:", "'mixopt[remote]'"):
         import fsspec
 
         with _store_faults(url):
             store, path = fsspec.core.url_to_fs(url)
-    except ImportError as missing:
-        raise PluginError(
-            f"{name}: needs {missing.name or 'the library of this store'}:"
-            " pip install 'mixopt[remote]'"
-        ) from missing
     return store, path
 
 
-def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
+def _infos(store: Any, path: str, url: str) -> list[PlainMapping]:
     if _is_glob(url):
         infos = store.glob(path, detail=True)
         if not infos:
@@ -328,7 +324,7 @@ def _is_glob(url: str) -> bool:
     return any(wild in url for wild in ("*" if scheme in _WEB else "*?["))
 
 
-def _stored(store: Any, info: Mapping[str, Any]) -> StoredObject:
+def _stored(store: Any, info: PlainMapping) -> StoredObject:
     url = str(store.unstrip_protocol(info["name"]))
     if info.get("size") is None:
         raise CorpusError(f"{url}: the server does not report its size; download it yourself")
