@@ -46,6 +46,7 @@ from mixopt.system import (
     Verifier,
     check_name,
     inside,
+    int_array,
     made_once,
     temporary_path,
     usable_cores,
@@ -175,7 +176,7 @@ class TokenShards:
             ShardError: The text is not here, or a shard has changed.
         """
         self._check_here()
-        starts = np.asarray(starts_B, dtype=np.int64)
+        starts = int_array(starts_B)
         if starts.size and (starts.min() < 0 or starts.max() + length > self.tokens):
             first, last = int(starts.min()), int(starts.max())
             raise IndexError(

@@ -26,6 +26,7 @@ from mixopt.system import (
     AnyArray,
     DType,
     IntArray,
+    int_array,
     needed_by,
     one_line,
     read_json,
@@ -144,7 +145,7 @@ class FastTokenizer:
         batch = self.inner.encode_batch(list(texts), add_special_tokens=False)
         bytes_V, spans = _byte_lengths(self), list[Spans]()
         for text, encoding in zip(texts, batch, strict=True):
-            ids = np.array(encoding.ids, np.int64)
+            ids = int_array(encoding.ids)
             end_T = None if bytes_V is None else np.cumsum(bytes_V[ids])
             if end_T is None or end_T[-1:].sum() != len(text.encode()):  # by character
                 bytes_C = np.array([0, *accumulate(len(c.encode()) for c in text)])
@@ -343,7 +344,7 @@ class TokenText:
         if isinstance(tokenizer, FastTokenizer):
             added = tokenizer.inner.get_added_tokens_decoder()
             special |= {place for place, token in added.items() if token.special}
-        self._special = np.array(sorted(special), np.int64)
+        self._special = int_array(sorted(special))
         self._bytes_V = _byte_lengths(tokenizer)
         if self._bytes_V is not None:
             self._bytes_V[self._special] = 0

@@ -39,9 +39,10 @@ from mixopt.loading.sources import (
     token_rows,
 )
 from mixopt.sampling import MixtureSampler, Unit
-from mixopt.system import IntArray, PlainDict, PlainMapping, is_url
+from mixopt.system import IntArray, PlainDict, PlainMapping, int_array, is_url
 
 Batch = PlainDict
+Collate = Callable[[Sequence[Any]], Batch]
 
 # Fields that mixopt adds to samples and batches.
 ADDED = frozenset(
@@ -135,7 +136,7 @@ def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
     counts = [_counted(sample) for sample in samples]
     if None in counts:
         return None
-    return TokenCounts(*np.array(counts, np.int64).reshape(-1, 2).T)
+    return TokenCounts(*int_array(counts).reshape(-1, 2).T)
 
 
 def _counted(sample: Any) -> tuple[int, int] | None:
@@ -222,7 +223,7 @@ class MixtureDataset:
         if packed and document_end is None:
             raise CorpusError("packed=True: give the id that ends a document, document_end=")
         self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
-        self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
+        self._offsets = int_array([0, *accumulate(self.sizes.values())])
         self.is_tokens = all(isinstance(source, TokenRows) for source in self._sources.values())
 
     @classmethod
@@ -316,7 +317,7 @@ class MixtureDataset:
     def __getitems__(self, rows: Sequence[int]) -> Sequence[Batch]:
         if self.is_tokens:
             return TokenSamples(self.read(rows))
-        domain, row = self._split(np.asarray(rows, np.int64))
+        domain, row = self._split(int_array(rows))
         samples: list[Batch] = [{} for _ in rows]
         for d, (name, source) in enumerate(self._sources.items()):
             places = np.flatnonzero(domain == d)
@@ -332,7 +333,7 @@ class MixtureDataset:
         batch = {"input_ids": source.shards.rows(rows * source.length, source.length)}
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
 
-    def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
+    def collated(self, rows: IntArray, collate: Collate) -> Batch:
         """Read and collate rows; mixopt's fields are added whatever `collate` returns.
 
         Args:
@@ -359,7 +360,7 @@ class MixtureDataset:
         if counts is not None:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
         if len(batch.get("input_ids", rows)) != len(rows):
-            added["lengths"] = np.array([len(sample["input_ids"]) for sample in samples], np.int64)
+            added["lengths"] = int_array([len(sample["input_ids"]) for sample in samples])
         return {**batch, **added}
 
     def read(self, rows: ArrayLike) -> Batch:
@@ -377,7 +378,7 @@ class MixtureDataset:
         Raises:
             CorpusError: The domains are not token shards.
         """
-        return next(self.read_many(np.asarray(rows, np.int64)[None]))
+        return next(self.read_many(int_array(rows)[None]))
 
     def read_many(self, rows_NB: IntArray) -> Iterator[Batch]:
         """Read N batches, one for each row of indices, faster than one by one."""

@@ -27,7 +27,7 @@ from mixopt.loading.sources import (
     check_map_style,
     read_samples,
 )
-from mixopt.system import AnyArray, IntArray, PlainDict, one_line
+from mixopt.system import AnyArray, IntArray, PlainDict, int_array, one_line
 
 Tokenize = Callable[[Any], Any]
 
@@ -165,7 +165,7 @@ class SampleDocuments:
             return
         for start in range(0, samples, SCAN_SAMPLES):
             documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
-            yield np.array([len(document.tokens_T) for document in documents], np.int64)
+            yield int_array([len(document.tokens_T) for document in documents])
 
     def read(self, pieces_P: Pieces) -> tuple[AnyArray, IntArray | None]:
         """Return the concatenated tokens and labels of pieces."""
@@ -281,7 +281,7 @@ class ChatTokens:
         return len(beginning)
 
     def _tokens(self, messages: Sequence[Any], tools: Any, **options: Any) -> Any:
-        return np.asarray(self._apply(messages, tools, **options)["input_ids"], np.int64)
+        return int_array(self._apply(messages, tools, **options)["input_ids"])
 
     def _apply(self, messages: Sequence[Any], tools: Any, **options: Any) -> Any:
         try:

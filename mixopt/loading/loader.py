@@ -10,7 +10,7 @@ Shapes: B samples, D domains.
 
 import importlib.util
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
@@ -19,11 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.dataset import Batch, MixtureDataset, TokenCounts, label, stack_samples
+from mixopt.loading.dataset import Batch, Collate, MixtureDataset, TokenCounts, label, stack_samples
 from mixopt.sampling import MixtureSampler, Weights, at_least
-from mixopt.system import IntArray, PlainDict, PlainMapping
-
-Collate = Callable[[Sequence[Any]], Batch]
+from mixopt.system import IntArray, PlainDict, PlainMapping, int_array
 
 _CHUNK_BYTES = 1 << 20
 _CHUNK_BATCHES = 64
@@ -132,7 +130,7 @@ class MixtureLoader:
         """
         sampler, counted_D = self.sampler, self._counted_D
         if sampler.unit != "samples" or self.dataset.is_uniform:
-            counted_D = np.array(list(sampler.tokens().values()), np.int64)
+            counted_D = int_array(list(sampler.tokens().values()))
         total = int(counted_D.sum())
         pairs = zip(sampler.domains, counted_D.tolist(), strict=True)
         return {name: count / total for name, count in pairs if total}

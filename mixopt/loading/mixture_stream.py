@@ -10,7 +10,7 @@ Shapes: B samples of a global batch, G lanes of this rank, S samples of a lane i
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NoReturn
@@ -18,7 +18,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.dataset import Batch, count_samples, label, sample_fields, stack_samples
+from mixopt.loading.dataset import (
+    Batch,
+    Collate,
+    count_samples,
+    label,
+    sample_fields,
+    stack_samples,
+)
+from mixopt.loading.documents import Tokenize
 from mixopt.loading.stream_lanes import LanePlace, LanePlan, LaneReader, Places, deal, shards_of
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
 from mixopt.system import (
@@ -57,7 +65,7 @@ class MixtureStream(IterableDataset[Batch]):
         *,
         batch_size: int | None = None,
         length: int | None = None,
-        tokenize: Callable[[Any], Any] | None = None,
+        tokenize: Tokenize | None = None,
         padding: int = 0,
         buffer: int = 4096,
         lanes: int | None = None,
@@ -69,7 +77,7 @@ class MixtureStream(IterableDataset[Batch]):
         mesh: Any = None,
         batches: int | None = None,
         schedule: Any = (),
-        collate: Callable[[Sequence[Any]], Batch] | None = None,
+        collate: Collate | None = None,
     ) -> None:
         """Combine the streams.
 

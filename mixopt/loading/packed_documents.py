@@ -7,7 +7,7 @@ Shapes: B rows in a batch, P pieces (a document not longer than a row is one pie
 row.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import CorpusError
 from mixopt.loading.dataset import Batch
-from mixopt.loading.documents import PIECE, Pieces, documents_in
+from mixopt.loading.documents import PIECE, Pieces, Tokenize, documents_in
 from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields, row_samples
 from mixopt.loading.sources import CountedUnit
 from mixopt.sampling import at_least, domain_key, window_order
-from mixopt.system import IntArray
+from mixopt.system import IntArray, int_array
 
 Long = Literal["split", "truncate"]
 WINDOW = 1 << 16  # documents packed together
@@ -34,7 +34,7 @@ class PackedDocuments:
         *,
         length: int,
         document_end: int | None = None,
-        tokenize: Callable[[Any], Any] | None = None,
+        tokenize: Tokenize | None = None,
         long: Long = "split",
         padding: int = 0,
         seed: int = 0,
@@ -86,7 +86,7 @@ class PackedDocuments:
             the first token of each document, and padding; `position_ids`, from 0 in each document;
             `document`, from 0 in each row, -1 for padding.
         """
-        chosen = np.asarray(rows, np.int64)
+        chosen = int_array(rows)
         if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"rows {chosen.min()} to {chosen.max()} of {len(self)}")
         pieces, counts = self._of_rows(chosen % len(self))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.system import AnyArray, IntArray, PlainDict, PlainMapping
+from mixopt.system import AnyArray, IntArray, PlainDict, PlainMapping, int_array
 
 PADDING = -1
 NO_LOSS = -100
@@ -61,7 +61,7 @@ def best_fit(
 
 def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
     """Pack documents by best fit, longest first."""
-    lengths = np.asarray(lengths_P, np.int64)
+    lengths = int_array(lengths_P)
     order = np.argsort(-lengths, kind="stable")
     rows_by_room: defaultdict[int, deque[int]] = defaultdict(deque)
     rooms, opened = list[int](), 0  # free space of rows, sorted
@@ -100,7 +100,7 @@ def laid_out(
     stops = np.cumsum(np.add.reduceat(lengths_P, firsts)).tolist()
     number_P = np.arange(len(lengths_P), dtype=np.int32) - np.repeat(firsts, pieces_R)
     document_T = np.repeat(number_P.astype(np.int32), lengths_P)
-    labels = None if labels_T is None else np.asarray(labels_T, np.int64)
+    labels = None if labels_T is None else int_array(labels_T)
     return Packed(
         _rows(tokens_T, stops, length, padding),
         _rows(document_T, stops, length, PADDING),

@@ -13,7 +13,7 @@ import numpy as np
 from mixopt.corpus import MAX_MAPPINGS, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS, row_samples
-from mixopt.system import AnyArray, DType, IntArray, PlainDict
+from mixopt.system import AnyArray, DType, IntArray, PlainDict, int_array
 
 TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
 LOSS_MASKS = ("assistant_masks", "completion_mask")
@@ -180,7 +180,7 @@ class RowReader:
         addresses = [int(file.__array_interface__["data"][0]) for file in mapped]
         base = min(addresses, default=0)
         tokens = [(address - base) // self.dtype.itemsize for address in addresses]
-        self._shifts = np.array(tokens, np.int64) - self._begins[:-1]
+        self._shifts = int_array(tokens) - self._begins[:-1]
         self._rows = _overlaid(base, self._begins[1:] + self._shifts, self.dtype, self._length)
         self._mapped = mapped  # kept alive with the rows
         self._looked, self._until = set[int](), 0.0

@@ -6,7 +6,7 @@ source without an exact state is read again from the start of the pass.
 Shapes: G lanes read here, S samples of a lane in a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Self
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from mixopt.errors import CorpusError, SamplerError
-from mixopt.loading.documents import document_of, labels_of
+from mixopt.loading.documents import Tokenize, document_of, labels_of
 from mixopt.loading.packing import best_fit, packed_fields, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
@@ -59,7 +59,7 @@ class LanePlan:
     seed: int
     block: int
     length: int | None
-    tokenize: Callable[[Any], Any] | None
+    tokenize: Tokenize | None
     padding: int
 
     def opened(self, domain: str, lane: int) -> Any:

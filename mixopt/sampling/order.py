@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mixopt.sampling.permutation import RowOrder, domain_key, window_order
-from mixopt.system import AnyArray, IntArray
+from mixopt.system import AnyArray, IntArray, int_array
 
 Shares = tuple[int, ...]  # of domains, adding up to UNIT
 Unit = Literal["samples", "tokens", "supervised"]
@@ -160,10 +160,10 @@ class SampleOrder:
         self._change_windows = [change.window for change in changes]
         keys = [domain_key(layout.seed, name) for name in layout.names]
         self._rows = RowOrder(layout.sizes, keys)
-        self._offsets = np.array([*accumulate(layout.sizes, initial=0)][:-1], np.int64)
+        self._offsets = int_array([*accumulate(layout.sizes, initial=0)][:-1])
         self._shuffle = domain_key(layout.seed, "\nwindows")
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
-        self._limits = np.array(limits, np.int64)
+        self._limits = int_array(limits)
         self._has_limits = any(limit is not None for limit in layout.limits)
         self._stretches = {start.window: Stretch.single(start, start)}  # each has its window
         self._end: int | None = None
@@ -320,7 +320,7 @@ class SampleOrder:
             if not over:
                 break
             last |= {d: remaining[d] for d in over}
-        counts_D, owed_D = counts + np.array(drawn), np.array(rest, np.int64)
+        counts_D, owed_D = counts + np.array(drawn), int_array(rest)
         exhausted_now = tuple((place.window, d) for d in sorted(last))
         return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.ended, *exhausted_now))
 
@@ -350,9 +350,9 @@ def _due(parts: tuple[int, ...], size: int) -> _Due:
     """Return the samples due in a window of `size` samples, in proportion to `parts`."""
     due = spread(parts, size << UNIT_BITS)
     wholes = [amount >> UNIT_BITS for amount in due]
-    rest = np.array([amount & (UNIT - 1) for amount in due], np.int64)
+    rest = int_array([amount & (UNIT - 1) for amount in due])
     drawn_from = np.array([d for d, amount in enumerate(due) if amount])
-    return _Due(np.array(wholes, np.int64), rest, size - sum(wholes), drawn_from)
+    return _Due(int_array(wholes), rest, size - sum(wholes), drawn_from)
 
 
 def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:

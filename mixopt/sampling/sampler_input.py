@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange, Shares, Unit
-from mixopt.system import IntArray, PlainDict, PlainMapping, StateFields, shown_value
+from mixopt.system import IntArray, PlainDict, PlainMapping, StateFields, int_array, shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
@@ -263,9 +263,9 @@ def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
     exhausted = enumerate(state.wholes("exhausted", domains, -1, position))
     return Place(
         position // size,
-        np.array(counts, np.int64),
+        int_array(counts),
         np.array(owed, np.int64 if in_samples else object),
-        np.array(had, np.int64),
+        int_array(had),
         tuple(sorted((at // size, d) for d, at in exhausted if at >= 0)),
     )
 

@@ -20,7 +20,7 @@ from mixopt.sampling.order import (
     Stretch,
     spread,
 )
-from mixopt.system import IntArray
+from mixopt.system import IntArray, int_array
 
 _LENGTHS_AHEAD = 64
 
@@ -38,7 +38,7 @@ class TokenOrder(SampleOrder):
         while len(window.domains) < self.layout.window_size:
             if not window.take():
                 return None
-        samples = (np.array([window.domains], np.int64), np.array([window.ordinals], np.int64))
+        samples = (int_array([window.domains]), int_array([window.ordinals]))
         return Stretch.single(place, window.place(), samples)
 
     def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
@@ -108,7 +108,7 @@ class _TokenWindow:
     def place(self) -> Place:
         """Return the place after the window."""
         self._settle()
-        counts_D, had_D = np.array(self._counts, np.int64), np.array(self._had, np.int64)
+        counts_D, had_D = int_array(self._counts), int_array(self._had)
         owed_D = np.array(self._owed, object)
         return Place(self._window + 1, counts_D, owed_D, had_D, tuple(self._ended))
 

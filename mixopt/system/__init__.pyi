@@ -100,6 +100,7 @@ from .state_fields import (
     DType as DType,
     IntArray as IntArray,
     StateFields as StateFields,
+    int_array as int_array,
 )
 from .stores import (
     ServerUri as ServerUri,

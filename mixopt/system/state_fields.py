@@ -31,6 +31,11 @@ Value = TypeVar("Value")
 Text = TypeVar("Text", bound=str)
 
 
+def int_array(values: Any) -> IntArray:
+    """Return values as an array of 64-bit integers."""
+    return np.asarray(values, np.int64)
+
+
 class StateFields:
     """A mapping with checked access by name; errors name the field."""
 
