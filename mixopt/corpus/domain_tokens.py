@@ -54,7 +54,7 @@ class DomainTokens:
             ]
         self._files, self._held_out_files = files[0], files[-1]
         self._is_named = len(files) > 1
-        self._text = None if tokenizer is None else TokenText(tokenizer, end)
+        self._text = TokenText(tokenizer, end)
         self._end = tokenizer.end_of_document if tokenizer and end is None else end
         self._dtype = self._files.dtype if size is None else token_dtype(size)
         self._held: list[Spooled] = []
@@ -83,8 +83,8 @@ class DomainTokens:
         return frozenset(piece.digest for piece in self._held)
 
     def held_out_texts(self) -> Iterator[str]:
-        """Yield the held-out documents as text; none without tokenizer or document ends."""
-        if self._text is not None and self._held_out_files.has_documents:
+        """Yield the held-out documents as text; none without document ends."""
+        if self._held_out_files.has_documents:
             for piece in self._held:
                 yield self._text.text(np.frombuffer(piece.content, _HELD_TYPE))
 
@@ -121,8 +121,7 @@ class DomainTokens:
         with TokenWriter(folder / "validation", dtype=self._dtype, tokenizer=name) as writer:
             for piece in self._held:
                 tokens = np.frombuffer(piece.content, _HELD_TYPE)
-                length = 0 if self._text is None else self._text.bytes(tokens)
-                writer.write(tokens, documents=documents, bytes=length)
+                writer.write(tokens, documents=documents, bytes=self._text.bytes(tokens))
         return {**written, "held-out": writer.tokens}
 
     def _distinct(self, files: TokenFiles, limit: int | None) -> Iterator[_Piece]:
@@ -147,13 +146,13 @@ class DomainTokens:
         """Yield the pieces to train on; count those equal to evaluation documents."""
         self.equal_to_evaluation = 0
         documents = int(self._files.has_documents)
-        text = self._text if self._text is not None and self._text.is_quick else None
+        text = self._text if self._text.is_quick else TokenText(None)
         held_out = frozenset() if self._is_named else self.held_out
         for tokens, digest in self._distinct(self._files, self._source.max_tokens):
             is_elsewhere = digest not in held_out and digest in self._elsewhere
             self.equal_to_evaluation += is_elsewhere
             if digest not in held_out and not is_elsewhere:
-                yield tokens, documents, text.bytes(tokens) if text is not None else 0
+                yield tokens, documents, text.bytes(tokens)
 
 
 def read_tokens(

@@ -281,7 +281,7 @@ def _mix(
     default_end = None if tokenizer is None else tokenizer.end_of_document
     stated = [source.document_end for source in mixed.domains.values()]
     ends = [default_end if end is None else end for end in stated]
-    texts = [None if tokenizer is None else TokenText(tokenizer, end) for end in stated]
+    texts = [TokenText(tokenizer, end) for end in stated]
 
     def write(split: str, parts: list[TokenShards], tokens: int) -> list[int]:
         """Write pieces of the part furthest behind its share; return the tokens of each part."""
@@ -295,9 +295,7 @@ def _mix(
                 piece, documents = next(pieces[k])
                 if total and total + len(piece) / 2 > tokens:
                     break
-                text = texts[k]
-                length = 0 if text is None else text.bytes(piece)
-                writer.write(piece, documents=documents, bytes=length)
+                writer.write(piece, documents=documents, bytes=texts[k].bytes(piece))
                 train_counts[k] += len(piece)
         return train_counts
 

@@ -334,18 +334,21 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None
 
 
 class TokenText:
-    """Text and byte lengths of tokens; lengths are looked up for byte-level vocabularies."""
+    """Text and byte lengths of tokens; lengths are looked up for byte-level vocabularies.
 
-    def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
+    Without a tokenizer, the text of all tokens is empty.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, document_end: int | None = None) -> None:
         """Find the special tokens and the byte length of each token."""
         self._tokenizer = tokenizer
-        ends = (tokenizer.end_of_document, document_end)
+        ends = (tokenizer and tokenizer.end_of_document, document_end)
         special = {end for end in ends if end is not None}
         if isinstance(tokenizer, FastTokenizer):
             added = tokenizer.inner.get_added_tokens_decoder()
             special |= {place for place, token in added.items() if token.special}
         self._special = int_array(sorted(special))
-        self._bytes_V = _byte_lengths(tokenizer)
+        self._bytes_V = None if tokenizer is None else _byte_lengths(tokenizer)
         if self._bytes_V is not None:
             self._bytes_V[self._special] = 0
 
@@ -362,6 +365,8 @@ class TokenText:
 
     def text(self, tokens: AnyArray) -> str:
         """Return the text of tokens, without special tokens."""
+        if self._tokenizer is None:
+            return ""
         return self._tokenizer.decode(tokens[~np.isin(tokens, self._special)])
 
 
