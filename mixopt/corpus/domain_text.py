@@ -321,7 +321,8 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
         for text in read:
             results[text.name] = text
             update(len(results), text.name)
-            say(text.summary)
+    for name in sizes:
+        say(results[name].summary)
     return [results[name] for name in sizes]
 
 

@@ -311,12 +311,12 @@ def started(folder, out) -> subprocess.Popen:
 DEADLY = """
 import os, signal
 import mixopt.corpus.sources as sources
-read = sources.TextFile.documents
-def documents(self, reading):
+read = sources.TextFile.rows
+def rows(self, reading):
     if self.place.name == "b.jsonl":
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(self, reading)
-sources.TextFile.documents = documents
+sources.TextFile.rows = rows
 """
 
 
