@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from mixopt.config import TrackingConfig
 from mixopt.errors import ConfigError, MixoptError, RunError
@@ -118,12 +118,12 @@ class WantedRun:
 def wanted_runs(path: Path) -> dict[str, WantedRun]:
     """Return the wanted runs of a directory by step, the last written at the end."""
     runs: dict[str, WantedRun] = {}
-    if (path / JOURNAL).is_file():
-        for line in (path / JOURNAL).read_bytes().split(b"\n"):
-            with suppress(RunError):
-                wanted = checked_as(WantedRun, parse_json(line, JOURNAL), JOURNAL)
-                runs.pop(wanted.step, None)
-                runs[wanted.step] = wanted
+    journal = path / JOURNAL
+    for line in journal.read_bytes().split(b"\n") if journal.is_file() else ():
+        with suppress(RunError):
+            wanted = checked_as(WantedRun, parse_json(line, JOURNAL), JOURNAL)
+            runs.pop(wanted.step, None)
+            runs[wanted.step] = wanted
     return runs
 
 
@@ -198,8 +198,7 @@ class SenderProcess:
                     start_new_session=True,
                 )
         # Not an argument, which all users of the machine could see: it may have a password.
-        assert self._process.stdin is not None, "the process has a pipe"
-        self._input = self._process.stdin
+        self._input = cast(IO[bytes], self._process.stdin)
         with suppress(BrokenPipeError):  # the log has the reason
             self._input.write(f"{server.given if server else ''}\n".encode())
             self._input.flush()
@@ -319,10 +318,9 @@ class Tracker(AbstractContextManager["Tracker"]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait until all is sent, for a shorter time after an error."""
         process, self._process = self._process, None
-        if process is not None:
-            trouble = process.end(None if kind is None else SERVER_SECONDS)
-            if trouble is not None:
-                self.complain(trouble)
+        patience = None if kind is None else SERVER_SECONDS
+        if process is not None and (trouble := process.end(patience)) is not None:
+            self.complain(trouble)
 
     def _write(self, wanted: WantedRun) -> None:
         place = {"server": self._server, "experiment": self._experiment}

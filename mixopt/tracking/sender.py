@@ -56,7 +56,7 @@ from mixopt.tracking.record import (
     read_points,
     wanted_runs,
 )
-from mixopt.trials import Trial, TrialResult
+from mixopt.trials import TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
@@ -88,7 +88,6 @@ class Sender:
         self._experiment = ""  # id
         # Runs that this process has looked up, and how much of their metrics it has read.
         self._seen, self._offsets = set[str](), dict[str, int]()
-        self._stopped = dict[str, str]()  # marks of trials that may continue
         self._noted = time.monotonic()
         # The directory's own database counts as one server under any name.
         file = Path(name.given.removeprefix(SQLITE))
@@ -143,9 +142,8 @@ class Sender:
         os.environ.update(self._login.environment)
         from mlflow import MlflowClient
 
-        file = self._file
         with ExitStack() as alone:
-            if file is not None:  # MLflow creates tables and experiments in steps
+            if (file := self._file) is not None:  # MLflow creates tables and experiments in steps
                 alone.enter_context(FileLock(file.with_name(f"{file.name}.lock"), timeout=120))
                 if not file.exists():
                     with replacing(file) as temporary:
@@ -173,9 +171,7 @@ class Sender:
             self._client.update_run(sent.run, status="RUNNING")
             sent.status = "RUNNING"
         if wanted.folder is not None:
-            if wanted.status == "FINISHED":
-                self._stopped.clear()
-            self._send_trials(sent, wanted.folder, wanted.objective, wanted.status)
+            self._send_trials(sent, wanted, wanted.folder)
         if wanted.lines is not None:
             self._send_lines(sent, inside(self._path, wanted.lines))
         for name in wanted.files:
@@ -206,27 +202,23 @@ class Sender:
             runs = [self._client.create_run(self._experiment, started, tags, name)]
         return str(runs[0].info.run_id)
 
-    def _send_trials(
-        self, sent: SentRun, folder: str, objective: dict[str, Any] | None, status: str
-    ) -> None:
+    def _send_trials(self, sent: SentRun, wanted: WantedRun, folder: str) -> None:
+        final = wanted.status == "FINISHED"  # before, a stopped trial may continue
         for file in sorted(trial_paths(inside(self._path, folder))):
             name = file.relative_to(self._path).as_posix()
             if not inside(self._path, name).is_file():
                 continue
-            mark = f"{_mark(file)} {_hash(json.dumps(objective).encode())[:8]}"
-            if mark in (sent.marks.get(name), self._stopped.get(name)):
-                continue
-            trial, result = read_entry(file)
-            if result.status == "stopped" and status != "FINISHED":  # it may continue
-                self._stopped[name] = mark
-                continue
-            self._send_trial(sent.run, file, trial, result, objective)
-            sent.marks[name] = mark
-            self._note("trials", 1)
+            mark = f"{_mark(file)} {_hash(json.dumps(wanted.objective).encode())[:8]}"
+            if sent.marks.get(name) not in ((mark,) if final else (mark, f"{mark} stopped")):
+                is_sent = self._send_trial(sent.run, file, wanted.objective, final=final)
+                sent.marks[name] = mark if is_sent else f"{mark} stopped"
+                self._note("trials", is_sent)
 
-    def _send_trial(
-        self, parent: str, file: Path, trial: Trial, result: TrialResult, objective: Any
-    ) -> None:
+    def _send_trial(self, parent: str, file: Path, objective: Any, *, final: bool) -> bool:
+        """Send a trial, and return whether it was sent."""
+        trial, result = read_entry(file)
+        if result.status == "stopped" and not final:
+            return False
         end = int(file.stat().st_mtime * 1000)
         key = {"mlflow.parentRunId": parent, "mixopt.content": _hash(file.read_bytes())[:32]}
         run = self._run_with(key, trial.name, end - int(result.seconds * 1000))
@@ -235,8 +227,8 @@ class Sender:
         tags = {"mixopt.status": str(result.status)}
         tags |= {"mixopt.reason": result.reason} if result.reason else {}
         self._log_batch(run, _trial_metrics(result, end, objective), params, tags)
-        status = "FAILED" if result.has_failed else "FINISHED"
-        self._client.set_terminated(run, status, end)
+        self._client.set_terminated(run, "FAILED" if result.has_failed else "FINISHED", end)
+        return True
 
     def _send_lines(self, sent: SentRun, file: Path) -> None:
         points: list[MetricPoint] | None = None
@@ -349,7 +341,6 @@ def _trial_metrics(
 
 def _log(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-    sys.stderr.flush()
 
 
 def main() -> None:

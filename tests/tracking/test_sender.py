@@ -44,13 +44,13 @@ def run_path(tmp_path, empty_database):
     return path
 
 
-def trial_file(path, name, *, reason=None, loss=2.0, experts=None):
+def trial_file(path, name, *, reason=None, loss=2.0, experts=None, status="finished"):
     trial = Trial(name, Mixture({"web": 0.25, "c++": 0.75}), seed=7)
     losses = tuple(
         Losses(at, {"web": loss + 1 / at, "c++": loss}, {"web": 1.0, "c++": 0.5})
         for at in (500, 1000)
     )
-    result = TrialResult(name, "finished", 1000, 42, 2.0, losses[-1], losses, experts=experts)
+    result = TrialResult(name, status, 1000, 42, 2.0, losses[-1], losses, experts=experts)
     if reason:
         result = TrialResult(name, "diverged", 500, 42, 1.0, reason=reason)
     TrialFolder(path / "trials").write([trial], [result])
@@ -118,6 +118,19 @@ def test_sync_exits_with_1_if_something_was_not_sent(run_path):
     (run_path / JOURNAL).unlink()
     want(run_path)
     assert mixopt("sync", run_path).code == 0
+
+
+def test_a_stopped_trial_is_sent_when_its_sweep_is_finished(run_path):
+    trial_file(run_path, "t0", status="stopped")
+    want(run_path)
+    sending = Sender(run_path, local(run_path))
+    for _ in range(2):
+        assert sending.attempt(last=False) is None
+    assert sending.sent.sent["trials"] == 0
+    want(run_path, status="FINISHED", ended=0)
+    for _ in range(2):
+        assert sending.attempt(last=False) is None
+    assert sending.sent.sent["trials"] == 1
 
 
 def test_a_trial_has_the_numbers_of_its_experts(run_path):
