@@ -17,14 +17,10 @@ from .group_training import (
 )
 from .sizes import (
     Above as Above,
-    Beta as Beta,
-    Compile as Compile,
     DecoderSize as DecoderSize,
     Flag as Flag,
     Number as Number,
-    Precision as Precision,
     StepOptions as StepOptions,
-    Whole as Whole,
     built as built,
     check as check,
     make_size as make_size,
