@@ -98,7 +98,7 @@ class RouterStats:
         device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
         self._counters = [_Counter(router, self, device) for router in routers]
         self._pending = np.zeros(2, np.int64)  # batches, interrupted batches
-        self._is_open, self._is_checked = False, False
+        self._is_open, self._is_checked, self._is_attached = False, False, True
         self._total = self._window = self._nothing()
 
     @contextmanager
@@ -120,6 +120,8 @@ class RouterStats:
         """
         if self._is_open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
+        if not self._is_attached:
+            raise RoutingError("this RouterStats was detached; attach another")
         domain_BS = token_domains(domain_ids, mask, len(self.domain_names))
         self._begin(domain_BS, position)
         try:
@@ -193,6 +195,7 @@ class RouterStats:
         """Remove the hooks from the model; counts are kept."""
         for counter in self._counters:
             counter.handle.remove()
+        self._is_attached = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as plain values for a checkpoint; errors as in `total`."""
@@ -313,7 +316,7 @@ class _Counter:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise RoutingError(
                 f"router {router.name!r}: what {kind} returns cannot be read: {reason}"
             ) from error

@@ -239,9 +239,10 @@ def _real(text: str) -> float:
     return value
 
 
-def one_line(reason: object) -> str:
-    """Return the text of an error as one short line, or else its type."""
-    return " ".join(str(reason).split())[:300] or type(reason).__name__
+def one_line(reason: object, length: int | None = 300) -> str:
+    """Return the text of an error as one short line; its type if the text alone says little."""
+    text, kind = " ".join(str(reason).split()), type(reason).__name__
+    return f"{kind}: {text}"[:length] if isinstance(reason, KeyError) else text[:length] or kind
 
 
 @contextmanager

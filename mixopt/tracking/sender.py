@@ -128,7 +128,8 @@ class Sender:
             if not isinstance(error, MixoptError) and isinstance(error.__context__, OSError):
                 while cause.__context__ is not None:  # which MLflow's error quotes at length
                     cause = cause.__context__
-            trouble = f"{self.name}: {without_secrets(one_line(cause), self._login.secrets)}"
+            text = without_secrets(one_line(cause, None), self._login.secrets)
+            trouble = f"{self.name}: {text[:300]}"
             _log(trouble)
         self.sent.trouble = trouble
         self._write()
@@ -298,9 +299,7 @@ def key_of(name: str) -> str:
     key = re.sub(r"[^\w\-. :/]", lambda match: f"_{ord(match[0]):x}_", name) or "_"
     if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
         key = re.sub("[./]", "_", key)  # MLflow would read it as a path
-    if len(key) <= MAX_KEY:
-        return key
-    return f"{key[: MAX_KEY - 13]}_{_hash(name.encode())[:12]}"
+    return key if len(key) <= MAX_KEY else f"{key[: MAX_KEY - 13]}_{_hash(name.encode())[:12]}"
 
 
 def _trial_metrics(

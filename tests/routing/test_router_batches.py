@@ -60,6 +60,8 @@ def test_batches_do_not_overlap_and_a_detached_one_counts_no_more_and_keeps_its_
     assert sum(len(module._forward_hooks) for module in model.modules()) == 0
     model(tokens)
     assert counted(stats) == by_hand(model, data)
+    with pytest.raises(RoutingError, match="was detached"), stats.domains(ids, mask):
+        pass
 
 
 def halves(sequences, positions=(None,)):

@@ -16,6 +16,7 @@ from mixopt.system import (
     chosen,
     given_by,
     inside,
+    one_line,
     one_value,
     only_one,
     read_json,
@@ -166,6 +167,11 @@ def test_globs_that_agree_give_their_value_and_others_are_refused():
         "f: 'arc:rc' is matched by '*:rc' (lower) and by 'arc*' (higher); name 'arc:rc' itself, "
         "which overrides globs"
     )
+
+
+def test_an_error_is_one_line_with_its_kind_where_its_text_says_little():
+    found = [one_line(error) for error in (OSError("a\n b"), KeyError("x"), RuntimeError())]
+    assert found == ["a b", "KeyError: 'x'", "RuntimeError"]
 
 
 def test_a_glob_that_matches_nothing_is_answered_with_names():

@@ -308,6 +308,16 @@ def test_what_goes_wrong_is_one_line_of_bounded_length(run_path, monkeypatch):
     assert json.loads((run_path / SENT).read_text())["trouble"] == expected
 
 
+def test_a_password_that_is_cut_off_is_hidden(run_path, monkeypatch):
+    def connect(sender, experiment):
+        raise RuntimeError(f"{'x' * 280} s3cret-and-longer-than-the-line")
+
+    monkeypatch.setattr(Sender, "_connect", connect)
+    want(run_path)
+    server = "http://me:s3cret-and-longer-than-the-line@127.0.0.1:1"
+    assert "s3cret" not in str(Sender(run_path, server).attempt(last=True))
+
+
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {"long": "x" * 9000} | {f"p{n}": str(n) for n in range(299)}
     tags = {**TAGS, "long": "x" * 9000}
