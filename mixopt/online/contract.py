@@ -25,7 +25,7 @@ Shapes: D domains, M evaluation domains.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         lower_D, upper_D = self.lower_D, self.upper_D
+        _check_mixture("reference_D", self.reference_D)
         if not (lower_D.sum() <= 1 + 1e-9 and upper_D.sum() >= 1 - 1e-9):
             raise EstimatorError(
                 f"no mixture is within the bounds: the leasts add up to {lower_D.sum():.4g},"
@@ -105,11 +106,7 @@ class Plan:
     perturbs: bool = False
 
     def __post_init__(self) -> None:
-        weights_D = self.weights_D
-        if weights_D.ndim != 1 or not ((weights_D >= 0).all() and abs(weights_D.sum() - 1) < 1e-6):
-            raise EstimatorError(
-                f"plan {self.tag!r}: weights_D: {weights_D.tolist()} is not a mixture"
-            )
+        _check_mixture(f"plan {self.tag!r}: weights_D", self.weights_D)
         if self.steps < 0 or (self.steps == 0 and not self.held_out):
             raise EstimatorError(f"plan {self.tag!r}: {self.steps} steps; at least 1")
 
@@ -248,7 +245,7 @@ class DriverOptions:
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "observe_every"):
-            at_least(1, name, getattr(self, name))
+            object.__setattr__(self, name, at_least(1, name, getattr(self, name)))
 
     def check_needs(self, estimator: Estimator) -> None:
         """Check that the loop provides what an estimator needs.
@@ -256,11 +253,14 @@ class DriverOptions:
         Raises:
             EstimatorError: Something is missing; the message says how to provide it.
         """
+        name = type(estimator).__name__
         if "held_out" in estimator.needs and self.evaluate is None:
             raise EstimatorError(
-                f"{type(estimator).__name__} needs held-out losses: DriverOptions(evaluate=), which"
-                " returns {name: (loss_sum, tokens)} of this rank"
+                f"{name} needs held-out losses: DriverOptions(evaluate=), which returns"
+                " {name: (loss_sum, tokens)} of this rank"
             )
+        for need in sorted(estimator.needs - set(get_args(Need))):
+            raise EstimatorError(f"{name} needs {need!r}, which this driver does not provide")
 
     def setting(self, sampler: MixtureSampler) -> Setting:
         """Return the setting, with the mixture of the sampler's next batch as reference.
@@ -315,6 +315,11 @@ def _shares(field: str, weights: Mapping[str, float], names: Sequence[str]) -> A
             f"{field}: {dict(weights)}; weights must be >= 0, and at least one > 0"
         )
     return np.asarray(values / values.sum())
+
+
+def _check_mixture(name: str, shares: Array) -> None:
+    if shares.ndim != 1 or not ((shares >= 0).all() and abs(shares.sum() - 1) < 1e-6):
+        raise EstimatorError(f"{name}: {shares.tolist()} is not a mixture")
 
 
 def _check_names(field: str, names: Iterable[str], valid: Sequence[str]) -> None:

@@ -310,14 +310,14 @@ class MixtureSampler:
         Raises:
             SamplerError: Not a whole number >= 1, or a pass would end within a step.
         """
-        self._accumulation = at_least(1, "accumulation", batches)
+        batches = at_least(1, "accumulation", batches)
         if self.batches is not None and self.batches % batches:
             raise SamplerError(
                 f"MixtureSampler(batches={self.batches}) with {batches} batches in an optimizer"
                 " step: the last step of each pass would be cut short; give"
                 f" batches={self.batches + -self.batches % batches}"
             )
-        self._begin = self._batch
+        self._accumulation, self._begin = batches, self._batch
 
     def counts(self, batch: int | None = None) -> dict[str, int]:
         """Count the samples of each domain before a batch (None: the next), over all ranks.

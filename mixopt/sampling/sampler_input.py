@@ -221,19 +221,20 @@ def _common(layout: OrderLayout) -> PlainDict:
 
 def _check_common(fields: StateFields, common: PlainMapping) -> None:
     """Check that a state belongs to this stream; name all differences, by domain if possible."""
-    domains = fields.texts("domains")
+    domains, known = fields.texts("domains"), common["domains"]
     recorded = {
         name: fields.listed(name, len(domains)) if name in _OF_DOMAINS else fields.get(name)
         for name in common
     }
     theirs, ours = _named(recorded), _named(common)
-    differing = [
-        f"{label}: {shown_value(theirs.get(label, 'absent'))},"
-        f" here {shown_value(ours.get(label, 'absent'))}"
-        for label in theirs | ours
-        if theirs.get(label) != ours.get(label)
+    differing = [f"it has {shown_value(n)}, which is not here" for n in domains if n not in known]
+    differing += [f"it does not have {name!r}" for name in known if name not in domains]
+    differing += [
+        f"{label}: {shown_value(theirs[label])}, here {shown_value(ours[label])}"
+        for label in ours
+        if label in theirs and theirs[label] != ours[label]
     ]
-    if not differing and domains != common["domains"]:
+    if not differing and domains != known:
         differing = ["its domains have another order"]
     if differing:
         listed = "; ".join(differing[:_MAX_DIFFERENCES])

@@ -22,6 +22,7 @@ RUN = run_of(2, evaluations=("x", "y", "z"))
         ({"lower_D": np.array([0, np.nan])}, r"no mixture is within the bounds: .* up to nan"),
         ({"lower_D": np.array([0.5, 0.7])}, r"no mixture is within the bounds: .* add up to 1.2"),
         ({"upper_D": np.array([0.5, 0.3])}, r"no mixture is within the bounds: .*mosts to 0.8"),
+        ({"reference_D": np.array([0.5, 0.500002])}, r"reference_D: .* is not a mixture"),
         ({"upper_D": np.array([1.0, 0.4])}, r"'code': the reference mixture has 0.5, .* 0 to 0.4"),
     ],
 )
@@ -91,10 +92,8 @@ def test_what_cannot_be_right_is_named(fields, said):
     refuses(EstimatorError, said, setting_of, **fields)
 
 
-def test_steps_are_whole_numbers():
-    refuses(
-        SamplerError,
-        r"accumulation: 1.5 is not a whole number from 1",
-        setting_of,
-        accumulation=1.5,
-    )
+def test_steps_are_whole_numbers_that_a_state_can_hold():
+    options = DriverOptions(steps=np.int64(4), tokens_per_sample=8)
+    assert type(options.steps) is int
+    message = r"accumulation: 1.5 is not a whole number from 1"
+    refuses(SamplerError, message, setting_of, accumulation=1.5)

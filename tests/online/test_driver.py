@@ -289,8 +289,11 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_what_an_estimator_cannot_work_with_is_said_at_once():
-    message = r"^Turning needs held-out losses: DriverOptions\(evaluate=\), which returns"
-    refuses(EstimatorError, message, driver_over, sampler(), Turning(needs=("held_out",)))
+    for need, message in {
+        "held_out": r"^Turning needs held-out losses: DriverOptions\(evaluate=\), which returns",
+        "magic": "^Turning needs 'magic', which this driver does not provide$",
+    }.items():
+        refuses(EstimatorError, message, driver_over, sampler(), Turning(needs=(need,)))
 
 
 def test_a_loop_that_calls_the_driver_at_the_wrong_time_is_told_what_to_call():

@@ -90,8 +90,15 @@ def test_weights_change_where_an_optimizer_step_begins_that_is_to_come():
     refuses(SamplerError, said, sampler.set_weights, WEIGHTS, batch=6)
 
 
+def test_a_pass_that_ends_within_a_step_is_refused_and_changes_nothing():
+    sampler = MixtureSampler(SIZES, WEIGHTS, batch_size=4, batches=10)
+    message = r"batches=10\) with 4 batches in an optimizer step: .* give batches=12"
+    refuses(SamplerError, message, sampler.accumulate, 4)
+    assert sampler.set_weights({"web": 0.5, "code": 0.5, "books": 0.0}, batch=3) == 3
+
+
 REFUSED_STATES = {
-    "stream: rows of 'books': 77, here 'absent'; .*; rows of 'novels': 'absent', here 77; ": {
+    "stream: it has 'books', which is not here; it does not have 'novels'$": {
         "sizes": {"web": 1000, "code": 300, "novels": 77},
         "weights": {"web": 0.5, "code": 0.3, "novels": 0.2},
     },
