@@ -140,8 +140,10 @@ def export_command(
 
         model = export_model(source, Path(out or ""), trust=trust)
         size = f"{model['architecture']}, {model['parameters']:,} parameters"
+        size += f", from {Path(model['checkpoint']).name}"
         difference = f"largest difference of logits {model['largest_logit_difference']:.1e}"
-        print_answer(as_json, model, f"{model['path']}: {size}; {difference}")
+        load = f'AutoModelForCausalLM.from_pretrained("{model["path"]}")'
+        print_answer(as_json, model, f"{load}: {size}; {difference}")
     elif to == "schedule":
         from mixopt.pipeline import BATCH, schedule_of
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mixopt.config import (
     FILES,
@@ -280,6 +280,13 @@ class PretrainConfig(Section):
         limit = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
         return limit | values | {"training": training, "schedule": content}
 
+    @field_validator("corpus")
+    @classmethod
+    def _without_secrets(cls, corpus: str) -> str:
+        for _, message in url_faults([((), corpus)]) if is_url(corpus) else ():
+            raise ValueError(message)
+        return corpus
+
     @cached_property
     def plan(self) -> Schedule | None:
         """The schedule of the run, where it has one."""
@@ -307,8 +314,6 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[Fault]:
-    if is_url(config.corpus):
-        yield from url_faults([(("corpus",), config.corpus)])
     if config.plan is None:
         return
     if config.estimator is not None:

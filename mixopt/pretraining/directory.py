@@ -36,6 +36,7 @@ from mixopt.config import (
     is_recipe,
     read_sections,
     source_urls,
+    unusable_names,
     url_faults,
 )
 from mixopt.corpus import Corpus, prepare_corpus, read_corpus_index, saved_tokenizer, vocabulary_of
@@ -192,7 +193,7 @@ def _text_faults(text: Config) -> Iterator[Fault]:
         ("corpus", "domains"): text.corpus.sources,
         ("evaluation",): text.evaluation,
     }
-
+    yield from unusable_names(text.corpus, text.evaluation)
     yield from ((location, WHERE) for location in absent_texts(sources))
     yield from url_faults(source_urls(sources))
 

@@ -81,7 +81,6 @@ class Loop:
                 config.model.name,
             )
         self._log = MixtureLog(out / MIXTURE_LOG if is_first() else None)
-
         peak = (config.metrics.peak_flops or peak_flops(ranks.device)) * ranks.count
         self._meter = Meter(corpus.domain_names, config, flops=flops, peak=peak)
         self._metrics = LineLog(out / METRICS if is_first() else None)
@@ -270,9 +269,12 @@ def _loader(
     """Return the loader of this rank's batches, one for each step."""
     batch, rows = config.training.batch, config.rows_of_pass(ranks)
     if batch % (ranks * rows):
+        micro = config.training.micro_batch or 1
+        field = "training.batch" if config.plan is None else "schedule: batch"
+        passes = f" in passes of {micro} (training.micro_batch)" if micro > 1 else ""
         raise SamplerError(
-            f"training.batch: {batch} sequences, which {ranks} ranks with passes of {rows} do not"
-            f" divide; use a multiple of {ranks * rows}, or another training.micro_batch"
+            f"{field}: {batch} sequences are not dealt evenly to {ranks} ranks{passes}; use a"
+            f" multiple of {ranks * micro}"
         )
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
     _, mixture, _ = planned[0]

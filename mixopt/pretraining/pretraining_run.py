@@ -181,7 +181,8 @@ def _tracked(
         )
         tracker.add("pretrain", lines=METRICS, files=[out / "config.yaml"])
         yield
-        if loop.experts is not None and loop.experts.record.last_step:
+        experts = loop.experts
+        if tracker.enabled and experts is not None and experts.record.last_step:
             from mixopt.reporting import draw_experts, experts as experts_of
 
             try:

@@ -14,7 +14,9 @@ from refusals import refuses
 
 from mixopt import MixtureDataset, load_run, pretrain
 from mixopt.corpus import publish_corpus
-from mixopt.errors import ConfigError, MixoptError
+from mixopt.errors import ConfigError, MixoptError, SamplerError
+from mixopt.pretraining import PretrainConfig, load_pretraining
+from mixopt.pretraining.loop import _loader
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,28 @@ def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
         pretrain(config, tmp_path / "run", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("micro", "message"),
+    [
+        ("null", "to 4 ranks; use a multiple of 4$"),
+        (2, "to 4 ranks in passes of 2 .*; use a multiple of 8$"),
+    ],
+)
+def test_a_batch_that_the_ranks_cannot_share_is_answered_with_one_that_they_can(
+    config, corpus, micro, message
+):
+    loaded = load_pretraining(config, ["training.batch=10", f"training.micro_batch={micro}"])
+    planned = [(0, corpus.natural, "start: natural")]
+    message = f"^training.batch: 10 sequences are not dealt evenly {message}"
+    refuses(SamplerError, message, _loader, corpus, loaded, planned, 4)
+
+
+def test_an_address_with_a_secret_is_refused_from_python_too(config):
+    content = yaml.safe_load(config.read_text()) | {"corpus": "s3://a:b1234@texts/corpus"}
+    with pytest.raises(ValueError, match="has a secret"):
+        PretrainConfig(**content)
 
 
 def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(config, corpus, tmp_path):
@@ -119,7 +143,7 @@ def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped
 def test_a_part_of_a_mixed_domain_is_checked_as_a_domain(config, tmp_path, part, source, message):
     domains = {"code": {"path": "a.jsonl"}, "replay": {"mixed": {"domains": {part: source}}}}
     (tmp_path / "text.yaml").write_text(yaml.safe_dump({"corpus": {"domains": domains}}))
-    with pytest.raises(MixoptError, match=message) as caught:
+    with pytest.raises(ConfigError, match=rf"text\.yaml:\d+: .*{message}") as caught:
         pretrain(config, tmp_path / "run", [f"corpus={tmp_path / 'text.yaml'}"])
     assert "b1234" not in str(caught.value)
 
