@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from mixopt.config import SourceConfig
 from mixopt.errors import CorpusError, MixoptError
-from mixopt.system import PlainDict, PlainMapping, first_few, one_line
+from mixopt.system import PlainMapping, first_few, one_line
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -170,7 +170,7 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
-    openers: PlainDict = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     opened: IO[bytes] = openers[suffix](pieces)
     return opened
 

@@ -19,16 +19,20 @@ import re
 import secrets
 import shutil
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from mixopt.errors import ConfigError, ErrorType, MixoptError, RunError
 from mixopt.system.names import shown_value
 from mixopt.system.processes import host_name, is_running, process_space
+
+if TYPE_CHECKING:
+    from mixopt.system.state_fields import AnyArray
 
 FieldPlace = tuple[str | int, ...]
 PlainDict = dict[str, Any]
@@ -38,6 +42,7 @@ Shape = TypeVar("Shape")
 MAX_YAML = 1_000_000  # characters
 MAX_DEPTH = 64  # of nesting
 MAX_VALUES = 100_000  # of a YAML file, with aliases expanded
+MAX_DIGITS = 40  # of an integer: states of random generators have 128 bits
 MAX_ARRAY = 1 << 31  # bytes
 MAX_FILE = 1 << 28  # bytes; sparse files of terabytes take no disk space
 _SUFFIX = ".tmp"
@@ -90,10 +95,10 @@ def read_json(
 
 
 def parse_json(text: str | bytes, where: str, *, error: ErrorType = RunError) -> Any:
-    """Parse JSON; NaN and Infinity are refused."""
+    """Parse JSON; NaN, Infinity and very long numbers are refused."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_constant, parse_float=_real)
+        return json.loads(decoded, parse_constant=_constant, parse_int=_whole, parse_float=_real)
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
     except ValueError as reason:
@@ -148,21 +153,24 @@ def parse_yaml(
         raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
+    except MixoptError:
+        raise
+    except Exception as reason:  # a value that is not of its tag may raise any type
         raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
-def read_arrays(path: Path, *, error: ErrorType = RunError) -> PlainDict:
+def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, AnyArray]:
     """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
     import numpy as np
 
     try:
         _check_file(path, error)
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            for entry in archive.zip.infolist():
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
                 if entry.file_size > MAX_ARRAY:
                     raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
-            return dict(archive)
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
     except FileNotFoundError as reason:
         raise error(f"{path}: not found") from reason
     except MixoptError:
@@ -184,9 +192,12 @@ def _lines(
     keys: set[str] = set()
     is_mapping = node.id == "mapping"
     if node.id == "scalar":
+        if node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+            line = node.start_mark.line + 1
+            raise error(f"{path}:{line}: not valid YAML: a number of {len(node.value)} digits")
         return
     for place, entry in enumerate(node.value):
-        key, value = entry if is_mapping else (entry, entry)
+        key = entry[0] if is_mapping else entry
         line = key.start_mark.line + 1
         if is_mapping and key.id != "scalar":
             raise error(f"{path}:{line}: not valid YAML: a key must be plain text")
@@ -197,7 +208,8 @@ def _lines(
             raise error(f"{path}:{line}: {dotted(inner)}: given twice")
         keys.add(str(inner[-1]))
         yield inner, line
-        yield from _lines(value, inner, path, error)
+        for part in entry if is_mapping else [entry]:
+            yield from _lines(part, inner, path, error)
 
 
 def _check_file(path: Path, error: ErrorType) -> os.stat_result:
@@ -230,6 +242,12 @@ def _field_fault(first: Any) -> str:
 
 def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number here")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _real(text: str) -> float:

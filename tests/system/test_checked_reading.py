@@ -24,7 +24,7 @@ class Step(BaseModel):
     [
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": NaN}', "NaN is not a number here"),
-        (b"9" * 5000, "4300 digits"),
+        (b"9" * 41, "a number of 41 digits"),
         (b"-1e999", "-1e999 is not a finite number"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -59,6 +59,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "more than 100000 values, aliases counted"),
         ("a: &a [*a]", ":1: more than 64 nested sections"),
         ("[" * 20_000, "more than 64 nested sections|too deep"),
+        ("a: " + "1:" * 400_000 + "1", ":1: .*a number of 800001 digits"),
+        ("9" * 41 + ": 1", ":1: .*a number of 41 digits"),
+        ("a: !!timestamp now", "not valid YAML"),
+        ("a: !!bool perhaps", "not valid YAML"),
         ("? [a]\n: 1", ":1: .*a key must be plain text"),
         ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
         ("x" * 2_000_001, "at most 1000000"),
@@ -98,6 +102,9 @@ def test_arrays_come_back_and_ones_that_are_cut_or_too_large_are_one_line(tmp_pa
         (tmp_path / "cut.npz").write_bytes(whole[:end])
         with pytest.raises(RunError):
             read_arrays(tmp_path / "cut.npz")
+    for content in (b"text", b"\x80\x04.", b""):
+        (tmp_path / "no.npz").write_bytes(content)
+        refuses(RunError, "not a zip file$", read_arrays, tmp_path / "no.npz")
     monkeypatch.setattr(files, "MAX_ARRAY", 368)
     (found,) = read_arrays(tmp_path / "a.npz").items()
     assert (found[0], found[1].tolist()) == ("x", list(range(30)))
