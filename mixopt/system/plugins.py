@@ -69,7 +69,8 @@ def needed_by(user: str, source: str = "'mixopt[all]'") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        missing = error.name or error
+        # fsspec raises from the error that has the name.
+        missing = error.name or getattr(error.__cause__, "name", None) or error
         raise PluginError(f"{user} needs {missing}: pip install {source}") from error
 
 
@@ -116,6 +117,8 @@ def _check_methods(kind: PluginKind, name: str, plugin: object) -> None:
     lacking = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
+    if not callable(plugin) and kind not in {"regressor", "exporter"}:
+        raise PluginError(f"{kind} {name!r}: is not a class; name the class")
 
 
 def _entry(kind: PluginKind, name: str) -> EntryPoint:

@@ -19,6 +19,13 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_a_class_without_method
         build_plugin("model", "subprocess:Popen", {})
 
 
+def test_an_object_in_place_of_its_class_is_refused(monkeypatch):
+    made = build_plugin("proxy", "ngram", {})
+    monkeypatch.setattr("collections.made", made, raising=False)
+    with pytest.raises(PluginError, match="'collections:made': is not a class; name the class"):
+        build_plugin("proxy", "collections:made", {})
+
+
 def test_a_path_works_where_a_name_does():
     assert load_plugin("regressor", "sklearn.linear_model:Ridge").__name__ == "Ridge"
     with pytest.raises(PluginError, match="collections has no 'Nothing'"):

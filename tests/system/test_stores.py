@@ -220,7 +220,10 @@ def test_what_was_fetched_is_kept_in_the_cache_of_the_user(monkeypatch, tmp_path
 
 def test_a_store_whose_library_is_absent_says_what_to_install(monkeypatch):
     def absent(url):
-        raise ModuleNotFoundError("No module", name="gcsfs")
+        try:
+            raise ModuleNotFoundError("No module", name="gcsfs")
+        except ImportError as error:  # as fsspec does
+            raise ImportError("Please install gcsfs") from error
 
     monkeypatch.setattr("fsspec.core.url_to_fs", absent)
     with pytest.raises(PluginError) as error:
