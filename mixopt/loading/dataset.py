@@ -319,8 +319,9 @@ class MixtureDataset:
             return TokenSamples(self.read(rows))
         domain, row = self._split(int_array(rows))
         samples: list[Batch] = [{} for _ in rows]
-        for d, (name, source) in enumerate(self._sources.items()):
-            places = np.flatnonzero(domain == d)
+        sources = list(self._sources.items())
+        for d in np.unique(domain).tolist():
+            (name, source), places = sources[d], np.flatnonzero(domain == d)
             for k, sample in zip(places.tolist(), self._read(source, row[places]), strict=True):
                 fields = sample_fields(f"domain {name!r}", sample)
                 samples[k] = {**fields, "domain": d, "row": int(row[k])}

@@ -27,7 +27,7 @@ from mixopt.loading.sources import (
     check_map_style,
     read_samples,
 )
-from mixopt.system import AnyArray, IntArray, PlainDict, int_array, one_line
+from mixopt.system import AnyArray, BoolArray, IntArray, PlainDict, int_array, one_line
 
 Tokenize = Callable[[Any], Any]
 
@@ -36,11 +36,21 @@ SCAN_SAMPLES = 1000
 _MAX_ID = 2**31 - 1
 
 # A piece: its row and position in the concatenated documents; its document, and the document's
-# tokens before, in and after it.
+# tokens before, in and after it; the number of its tokens with loss.
 PIECE = np.dtype(
-    [(name, "<i8") for name in ("row", "start", "document", "before", "length", "after")]
+    [
+        (name, "<i8")
+        for name in ("row", "start", "document", "before", "length", "after", "supervised")
+    ]
 )
 Pieces = NDArray[np.void]
+
+
+class Scanned(NamedTuple):
+    """Scanned documents."""
+
+    lengths_D: IntArray
+    carries_T: BoolArray | None = None  # whether a token carries loss; None: all
 
 
 class TokenDocument(NamedTuple):
@@ -116,14 +126,14 @@ class ShardDocuments:
         self.shards = shards
         self.document_end = document_end
 
-    def scan(self) -> Iterator[IntArray]:
+    def scan(self) -> Iterator[Scanned]:
         """Yield lengths of documents, for a few megabytes of tokens at a time."""
         shards, begin = self.shards, 0
         for start in range(0, shards.tokens, SCAN_TOKENS):
             tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
             stops = np.flatnonzero(tokens == self.document_end) + (start + 1)
             if len(stops):
-                yield np.diff(stops, prepend=begin)
+                yield Scanned(np.diff(stops, prepend=begin))
                 begin = int(stops[-1])
         if begin == 0 and shards.tokens:
             raise CorpusError(
@@ -131,7 +141,7 @@ class ShardDocuments:
                 f"{self.document_end}: give the id that ends its documents"
             )
         if begin < shards.tokens:
-            yield np.array([shards.tokens - begin])
+            yield Scanned(np.array([shards.tokens - begin]))
 
     def read(self, pieces_P: Pieces) -> tuple[AnyArray, None]:
         """Return the concatenated tokens of pieces; all of them carry loss."""
@@ -156,16 +166,18 @@ class SampleDocuments:
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
 
-    def scan(self) -> Iterator[IntArray]:
+    def scan(self) -> Iterator[Scanned]:
         """Yield lengths of documents, from offsets or by reading all."""
         arrow, samples = self._arrow, len(self._source)
         lengths = arrow.counts("tokens") if arrow and arrow.columns == {TOKENS} else None
         if lengths is not None:
-            yield lengths
+            yield Scanned(lengths)
             return
         for start in range(0, samples, SCAN_SAMPLES):
             documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
-            yield int_array([len(document.tokens_T) for document in documents])
+            labels = _joined_labels(documents)
+            carries = None if labels is None else labels != NO_LOSS
+            yield Scanned(int_array([len(document.tokens_T) for document in documents]), carries)
 
     def read(self, pieces_P: Pieces) -> tuple[AnyArray, IntArray | None]:
         """Return the concatenated tokens and labels of pieces."""
@@ -175,9 +187,7 @@ class SampleDocuments:
             _piece(documents[place], piece)
             for place, piece in zip(place_P.tolist(), pieces_P.tolist(), strict=True)
         ]
-        labels = labels_of(read)
-        joined = None if labels is None else np.concatenate(labels).astype(np.int64)
-        return np.concatenate([d.tokens_T for d in read]), joined
+        return np.concatenate([d.tokens_T for d in read]), _joined_labels(read)
 
     def _documents(self, numbers: Sequence[int]) -> list[TokenDocument]:
         source, arrow = self._source, self._arrow
@@ -207,8 +217,13 @@ def documents_in(
     return SampleDocuments(source, tokenize)
 
 
+def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:
+    labels = labels_of(documents)
+    return None if labels is None else np.concatenate(labels).astype(np.int64)
+
+
 def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
-    _, _, number, before, length, after = piece
+    _, _, number, before, length, after, _ = piece
     tokens, labels = document
     if len(tokens) != before + length + after:
         raise CorpusError(

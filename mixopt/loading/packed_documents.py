@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import CorpusError
 from mixopt.loading.dataset import Batch
-from mixopt.loading.documents import PIECE, Pieces, Tokenize, documents_in
+from mixopt.loading.documents import PIECE, Pieces, Scanned, Tokenize, documents_in
 from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields, row_samples
 from mixopt.loading.sources import CountedUnit
 from mixopt.sampling import at_least, domain_key, window_order
@@ -108,11 +108,10 @@ class PackedDocuments:
             (int(p["document"]), int(p["before"]), int(p["before"] + p["length"])) for p in pieces
         ]
 
-    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
-        """Return the tokens of each row without padding, shape (rows,); None for other units."""
-        if unit != "tokens":
-            return None
-        counts: IntArray = np.add.reduceat(self._pieces["length"], self._firsts)
+    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray:
+        """Return the tokens of each row without padding, or those with loss, shape (rows,)."""
+        each = self._pieces["length" if unit == "tokens" else "supervised"]
+        counts: IntArray = np.add.reduceat(each, self._firsts)
         return counts
 
     @property
@@ -145,12 +144,12 @@ class PackedDocuments:
         number = rows = 0
         waiting = np.empty(0, PIECE)
         document = start = 0
-        for lengths in self._documents.scan():
-            pieces = self._cut(lengths)
+        for scanned in self._documents.scan():
+            pieces = self._cut(scanned)
             pieces["start"] += start
             pieces["document"] += document
-            document += len(lengths)
-            start += int(lengths.sum())
+            document += len(scanned.lengths_D)
+            start += int(scanned.lengths_D.sum())
             waiting = np.concatenate([waiting, pieces])
             while len(waiting) >= WINDOW:
                 fitted = self._fitted(number, waiting[:WINDOW], rows)
@@ -159,8 +158,9 @@ class PackedDocuments:
         if len(waiting):
             yield self._fitted(number, waiting, rows)
 
-    def _cut(self, lengths: IntArray) -> Pieces:
+    def _cut(self, scanned: Scanned) -> Pieces:
         """Return the pieces of documents, with numbers and positions relative to the first."""
+        lengths = scanned.lengths_D
         counts = -(-lengths // self.length)
         if self._long == "truncate":
             counts = np.minimum(counts, 1)
@@ -171,6 +171,12 @@ class PackedDocuments:
         pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
         pieces["length"] = np.minimum(remaining, self.length)
         pieces["after"] = remaining - pieces["length"]
+        if scanned.carries_T is None:  # the first token of a piece has no context
+            pieces["supervised"] = pieces["length"] - 1
+        else:
+            before = np.append(0, np.cumsum(scanned.carries_T, dtype=np.int64))
+            stops = pieces["start"] + pieces["length"]
+            pieces["supervised"] = before[stops] - before[pieces["start"] + 1]
         return pieces
 
     def _fitted(self, number: int, window: Pieces, first: int) -> Pieces:

@@ -35,8 +35,6 @@ class TokenRows:
 
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     """Read samples at once if the source can, else one by one."""
-    if not rows:
-        return []
     get_many = getattr(source, "__getitems__", None)
     return list(get_many(list(rows))) if get_many else [source[row] for row in rows]
 
