@@ -63,6 +63,10 @@ class RateCurve:
             raise SamplerError(f"schedule: {self.schedule!r} is not a known schedule{near}")
         if self.schedule == "constant" and self.lr_decay is not None:
             raise SamplerError("lr_decay: a constant rate has no decay; give schedule: wsd")
+        if self.schedule == "inverse_sqrt" and self.warmup == 0:
+            raise SamplerError(
+                "warmup: 0, but the decay of inverse_sqrt is scaled by the warm-up; set a warm-up"
+            )
         if shape is not None and not self._has_decay:
             raise SamplerError(f"lr_decay_shape: {shape!r} has no effect without lr_decay")
         if self.schedule in {"cosine", "linear"} and shape not in {None, self.schedule}:

@@ -230,7 +230,7 @@ def _check_common(fields: StateFields, common: PlainMapping) -> None:
     differing = [f"it has {shown_value(n)}, which is not here" for n in domains if n not in known]
     differing += [f"it does not have {name!r}" for name in known if name not in domains]
     differing += [
-        f"{label}: {shown_value(theirs[label])}, here {shown_value(ours[label])}"
+        f"{label}: {_shown(label, theirs)}, here {_shown(label, ours)}"
         for label in ours
         if label in theirs and theirs[label] != ours[label]
     ]
@@ -249,8 +249,13 @@ def _named(settings: PlainMapping) -> PlainDict:
     named["exhausted='stop'"] = settings["stops"]
     for name, label in _OF_DOMAINS.items():
         for domain, value in zip(settings["domains"], settings[name], strict=True):
-            named[f"{label} of {domain!r}"] = "no limit" if value == -1 else value
+            named[f"{label} of {domain!r}"] = value
     return named
+
+
+def _shown(label: str, named: PlainMapping) -> str:
+    is_endless = named[label] == -1 and label.startswith(_OF_DOMAINS["limits"])
+    return "no limit" if is_endless else shown_value(named[label])
 
 
 def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:

@@ -88,6 +88,7 @@ SQRT = {"lr_decay_shape": "sqrt"}
     [
         ("cosin", {}, "schedule: 'cosin' is not a known schedule; did you mean 'cosine'?"),
         ("constant", {"lr_decay": 5}, "lr_decay: a constant rate has no decay; give schedule: wsd"),
+        ("inverse_sqrt", {"warmup": 0}, "warmup: 0, but the decay of inverse_sqrt is scaled by"),
         ("inverse_sqrt", SQRT, "lr_decay_shape: 'sqrt' has no effect without lr_decay"),
         ("linear", SQRT, "lr_decay_shape: 'sqrt' differs from schedule: linear; use schedule:"),
     ],

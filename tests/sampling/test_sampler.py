@@ -106,9 +106,9 @@ REFUSED_STATES = {
         "seed": 12345,
         "sizes": {**SIZES, "code": 4000},
     },
-    "rows allowed by max_epochs of 'web': 'no limit', here 2000": {"max_epochs": 2},
+    "rows allowed by max_epochs of 'web': no limit, here 2000": {"max_epochs": 2},
     "unit: 'samples', here 'tokens'": {"unit": "tokens", "lengths": dict.fromkeys(SIZES, 2)},
-    "exhausted='stop': False, here True; .* of 'books': 'no limit', here 154; 3 more$": {
+    "exhausted='stop': False, here True; .* of 'books': no limit, here 154; 3 more$": {
         "seed": 5,
         "sizes": dict.fromkeys(SIZES, 77),
         "max_epochs": 2,
