@@ -175,10 +175,7 @@ MOE = {"size": "moe-tiny"}
         ({"layers": 0}, "layers: should be greater than or equal to 1, got 0"),
         ({"tied": 1}, "tied: should be a valid boolean, got 1"),
         ({"lr_floor": 1.5}, "lr_floor: should be less than or equal to 1, got 1.5"),
-        (
-            {"experts": 0},
-            "experts: 0 has no effect without experts: set experts, or size: moe-tiny",
-        ),
+        ({"experts": 0}, "experts: 0 must be at least 2"),
         ({"experts": 1}, "experts: 1 must be at least 2"),
         (
             {"schedule": "constant", "lr_decay": 0.2},
@@ -198,6 +195,7 @@ def test_an_option_that_cannot_be_right_is_named(options, message):
 
 def test_an_option_that_there_is_not_is_answered_with_the_nearest():
     refuses(ConfigError, r"^proxy\.options\.wdth: unknown field$", DecoderProxy, wdth=3)
+    refuses(ConfigError, r"^proxy\.options\.batch: unknown option", CausalLM, 256, 16, batch=4)
     with pytest.raises(ConfigError, match="'decoder': unknown option 'wdth'; did you mean 'width'"):
         make_proxy("decoder", {"wdth": 3})
     with pytest.raises(ConfigError, match="model 'decoder': unknown option 'batch'"):

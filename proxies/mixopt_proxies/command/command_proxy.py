@@ -133,9 +133,8 @@ class _TrialRun:
         record = read_sealed(self._path / DONE, hint="delete it to run the trial again")
         folder = inside(self._path, str(record.get("attempt")))
         file = inside(folder, str(record.get("file")))
-        if not self._identity.items() <= record.items() or file_hash(file) != record.get(
-            "file_hash"
-        ):
+        is_own = self._identity.items() <= record.items()
+        if not is_own or file_hash(file) != record.get("file_hash"):
             raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
         return self._read(folder, float(record["seconds"]), started=0.0)
 

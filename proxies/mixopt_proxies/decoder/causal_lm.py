@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, did_you_mean
 from mixopt.routing import RouterTap
 from mixopt_proxies.decoder.decoder_stack import (
     EPSILON,
@@ -55,6 +55,10 @@ class CausalLM(nn.Module):
             overrides: Fields of its shape to replace (`DecoderSize`).
         """
         super().__init__()
+        for option in overrides:
+            if option not in OF_SHAPE:
+                near = did_you_mean(option, OF_SHAPE)
+                raise ConfigError(f"proxy.options.{option}: unknown option{near}")
         self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
         self.embedding = _initial(weights.pop("embedding"))

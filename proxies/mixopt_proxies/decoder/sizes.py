@@ -217,6 +217,8 @@ def make_size(name: str, **overrides: object) -> DecoderSize:
         raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
     base, changed = SIZES[name], {n: value for n, value in overrides.items() if value is not None}
     size: DecoderSize = built(DecoderSize, {n: getattr(base, n) for n in OPTIONS} | changed)
+    if changed.get("experts") == 0:
+        raise ConfigError("proxy.options.experts: 0 must be at least 2")
     unused, why = list(OF_EXPERTS), "without experts: set experts, or size: moe-tiny"
     if size.experts:
         unused, why = ["ff"], "with experts: set expert_ff"
