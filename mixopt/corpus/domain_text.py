@@ -317,12 +317,13 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
     else:
         read = (text.read() for text in texts)
     results: dict[str, DomainText] = {}
+    unsaid = list(sizes)
     with steady_progress("reading", len(texts)) as update:
         for text in read:
             results[text.name] = text
             update(len(results), text.name)
-    for name in sizes:
-        say(results[name].summary)
+            while unsaid and unsaid[0] in results:
+                say(results[unsaid.pop(0)].summary)
     return [results[name] for name in sizes]
 
 

@@ -268,6 +268,13 @@ def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder):
     assert Corpus.open(three.path).domain_names == ("a", "b")
 
 
+def test_each_domain_is_reported_as_soon_as_it_and_those_before_it_are_read(tmp_path):
+    said, good = [], {"path": write_lines(tmp_path / "a.jsonl", words("a"))}
+    bad = good | {"column": "body"}
+    refused("no column 'body'", tmp_path / "out", {"a": good, "b": bad}, progress=said.append)
+    assert [line.partition(":")[0] for line in said] == ["a"]
+
+
 def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     whole = prepared_by(folder, 1, "a")[0].domains[0].train
     text = whole.read(0, whole.tokens)
