@@ -32,7 +32,7 @@ from mixopt.system.names import shown_value
 from mixopt.system.processes import host_name, is_running, process_space
 
 if TYPE_CHECKING:
-    from mixopt.system.state_fields import AnyArray
+    from numpy.typing import NDArray
 
 FieldPlace = tuple[str | int, ...]
 PlainDict = dict[str, Any]
@@ -159,7 +159,7 @@ def parse_yaml(
         raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
-def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, AnyArray]:
+def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, NDArray[Any]]:
     """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
     import numpy as np
 
