@@ -105,7 +105,8 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     """Return the YAML of an experiment, with comments."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-") or "mixopt"
     indent = "\n    "
-    domains = indent.join(_yaml({s.name: {**s.fields, "bytes": s.bytes}}) for s in sources)
+    domains = [f"{_yaml(s.name)}: {_yaml({**s.fields, 'bytes': s.bytes})}" for s in sources]
+    weights = [f"{_yaml(source.name)}: 1" for source in sources]
     is_broken = any(source.is_broken for source in sources)
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(sources)))
     skip = "  on_bad_document: skip   # some rows cannot be read; error stops there\n"
@@ -114,14 +115,14 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
 #   mixopt {shlex.join(["init", *map(str, paths), "--out", str(out)])}
 # Check it:  mixopt check {shlex.quote(str(out))}
 # Run it:    mixopt run {shlex.quote(str(out))}      (interrupted, the same command resumes)
-{_yaml({"name": name})}
+name: {_yaml(name)}
 corpus:
   tokenizer: {_tokenizer(sources):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer
   max_bytes: 20_000_000  # maximum text read per domain: a sample is enough
 {skip if is_broken else ""}\
   # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9
   domains:
-    {domains}
+    {indent.join(domains)}
 # A target is evaluated and never trained on. Name the one that you care about,
 # and set
 # objective: {{target: exams}}
@@ -129,7 +130,7 @@ corpus:
 #   exams: {{path: data/exams.jsonl}}
 objective:   # what is minimised: the mean of these losses, with these weights
   mean:
-    {indent.join(_yaml({source.name: 1}) for source in sources)}
+    {indent.join(weights)}
 design:
   method: axial    # one mixture for each domain first, then random ones
   trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision
@@ -144,10 +145,11 @@ validate:
 """
 
 
-def _yaml(content: dict[str, Any]) -> Any:
-    """Return a mapping as a line of YAML."""
+def _yaml(value: object) -> str:
+    """Return a value as YAML in one line."""
     style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": math.inf}
-    return yaml.safe_dump(content, allow_unicode=True, **style).strip()[1:-1]
+    listed: str = yaml.safe_dump([value], allow_unicode=True, **style)
+    return listed.strip()[1:-1]
 
 
 def _tokenizer(sources: Sequence[FoundDomain]) -> str:

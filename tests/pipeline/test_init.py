@@ -118,16 +118,17 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
 def test_odd_names_are_quoted_and_impossible_ones_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "my über plan.v2.yaml"
-    for name in (r"a\b", "k: v", "yes", "z" * 220):
+    long = "z" * 150
+    for name in (r"a\b", "k: v", "yes", long, "z" * 220):
         for part in "pq":
             jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
     domains, left_out = start_experiment(["data"], file)
-    assert [domain.name for domain in domains] == ["k: v", "yes"]
+    assert [domain.name for domain in domains] == ["k: v", "yes", long]
     assert len(left_out) == 2
     assert all(line.endswith("; rename it") for line in left_out)
     config = load_config(file)
     assert config.name == "my-ber-plan.v2"
-    assert list(config.corpus.domains) == ["k: v", "yes"]
+    assert list(config.corpus.domains) == ["k: v", "yes", long]
     assert check(config).problems == []
 
 
