@@ -100,9 +100,8 @@ class ValidateConfig(Section):
         for name, weights in self.baselines.items():
             if weights is None and name not in baseline_names and best_place(name) is None:
                 raise ValueError(
-                    f"unknown baseline {name!r}{did_you_mean(name, baseline_names)}; known:"
-                    f" {', '.join(baseline_names)}, {{best_trial: N}}, or"
-                    " {NAME: FILE} for a mixture of your own"
+                    f"unknown baseline {name!r}{did_you_mean(name, baseline_names)}; or give"
+                    " {best_trial: N}, or {NAME: FILE} for a mixture of your own"
                 )
             if weights is not None and name in baseline_names:
                 raise ValueError(f"{name!r} is already a baseline: choose another name")
@@ -460,7 +459,7 @@ class ConstraintsConfig(Section):
     def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
         """Return these limits, overridden by a user's changes.
 
-        Bounds by glob narrow a domain's bounds; bounds by name replace them.
+        Bounds by glob narrow a domain's bounds; bounds by name, and of 0, replace them.
         """
         fields = {name: getattr(changes, name) for name in changes.model_fields_set}
         for name in ("groups", "proportions", "max_epochs"):
@@ -468,7 +467,8 @@ class ConstraintsConfig(Section):
                 fields[name] = {**getattr(self, name), **fields[name]}
         bounds = self.bounds_of(domains)
         for name, (lower, upper) in changes.bounds_of(domains).items():
-            low, high = (0.0, 1.0) if name in changes.bounds else bounds.get(name, (0.0, 1.0))
+            is_replaced = name in changes.bounds or (lower, upper) == NO_SHARE
+            low, high = (0.0, 1.0) if is_replaced else bounds.get(name, (0.0, 1.0))
             bounds[name] = max(lower, low), min(upper, high)
         sums = self.branch_bounds(domains).items()
         bounds |= {name: ends for name, ends in sums if name not in changes.bounds}

@@ -150,6 +150,9 @@ def test_changes_keep_the_other_limits_of_the_run(tmp_path):
     assert found.bounds == {"web": (0.05, 0.3), "code": (0.05, 1), "tex": (0.05, 1)}
     named = base.with_changes(ConstraintsConfig(bounds={"web": [0.2, 0.8]}, max_epochs=8), DOMAINS)
     assert (named.bounds, named.max_epochs) == ({"web": (0.2, 0.8)}, {"*": 8})
+    for absent in ("code", "c*"):
+        without = found.with_changes(ConstraintsConfig(bounds={absent: 0}), DOMAINS)
+        assert without.bounds == found.bounds | {"code": (0.0, 0.0)}
     cells = ("web/a", "web/b", "code")
     without = ConstraintsConfig(bounds={"web": 0.5}).with_changes(
         ConstraintsConfig(bounds={"web": 0}), cells
