@@ -126,7 +126,8 @@ PRODUCT_SHARE = 0.7  # of that speed is reached by decoders of 0.1M to 60M param
 
 def proxy_parameters(proxy: Any, vocab_size: int) -> int | None:
     """Return the parameters of a trial's model; None if the proxy does not report them."""
-    return int(proxy.parameters(vocab_size)) if hasattr(proxy, "parameters") else None
+    count = getattr(proxy, "parameters", None)  # an own proxy may have an option of this name
+    return int(count(vocab_size)) if callable(count) else None
 
 
 def trial_speed(

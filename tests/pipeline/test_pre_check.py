@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mixopt.config import load_config
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import CorpusError
 from mixopt.pipeline import check, steps
-from mixopt.pipeline.experiment_cost import estimated_speed, planned_arms
+from mixopt.pipeline.experiment_cost import estimated_speed, planned_arms, proxy_parameters
 from mixopt.system import duration
 
 SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
@@ -238,3 +239,10 @@ def test_a_baseline_beyond_the_limits_and_a_file_in_two_domains_are_warnings(con
     assert "hand breaks limits of this run: " in warning
     assert "prose" in warning
     assert f"{tmp_path}/both.jsonl is text of 'code' and 'prose'" in " ".join(found.warnings)
+
+
+def test_an_own_proxy_may_have_an_option_that_is_called_parameters():
+    counts = [lambda vocab_size: 10 * vocab_size, 5_000, None]
+    found = [proxy_parameters(SimpleNamespace(parameters=count), 256) for count in counts]
+    assert found == [2560, None, None]
+    assert proxy_parameters(object(), 256) is None
