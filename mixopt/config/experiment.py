@@ -451,10 +451,10 @@ def _text_faults(config: Config) -> Iterable[Fault]:
 
 def _epoch_faults(config: Config) -> Iterable[Fault]:
     target, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
-    limited = {"constraints.max_epochs": config.constraints.max_epochs is not None}
-    for field, is_given in {**limited, "proxy.simulate_epochs": simulates}.items():
-        if target is None and is_given:
-            yield field, "needs propose.target_tokens, the length of the run"
+    if target is None and config.constraints.max_epochs is not None:
+        yield "constraints.max_epochs", "needs propose.target_tokens, the length of the run"
+    if target is None and simulates:
+        yield "proxy.simulate_epochs", "needs propose.target_tokens, the length of the run"
     lengths = {"proxy.tokens": config.proxy.tokens, "validate.tokens": config.validation_tokens}
     for field, tokens in lengths.items():
         if simulates and target is not None and tokens > target:

@@ -279,12 +279,15 @@ class Correction:
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return the correction of some losses, by position."""
-        chosen, lines = list(targets), dict(vars(self.lines))
-        lines["unsure_M22"] = lines["unsure_M22"][chosen]
-        of_losses = {**lines, **vars(self)}.items()
-        fields = {name: value[..., chosen] for name, value in of_losses if name.endswith("M")}
-        lines |= {name: fields.pop(name) for name in lines if name in fields}
-        return replace(self, lines=Lines(**lines), **fields)
+        chosen = list(targets)
+
+        def by_loss(owner: Lines | Correction) -> dict[str, Any]:
+            arrays = {name: array for name, array in vars(owner).items() if name.endswith("M")}
+            return {name: array[..., chosen] for name, array in arrays.items()}
+
+        unsure_M22 = self.lines.unsure_M22[chosen]
+        lines = replace(self.lines, unsure_M22=unsure_M22, **by_loss(self.lines))
+        return replace(self, lines=lines, **by_loss(self))
 
     def refitted(self, predicted_KM: Array) -> Self:
         """Return the correction of another fit's predictions, with other settings unchanged."""

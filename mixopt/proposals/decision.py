@@ -304,14 +304,13 @@ class Decision:
 
     def _objections(self, proposal: str) -> list[str]:
         """Return why a proposal is not recommended; empty if it is."""
-        # The last one of a verdict, which is kept, is the worst for the proposal.
-        rivals = sorted(self._rivals(proposal), key=lambda rival: -rival.mean)
-        lines = {
-            rival.verdict: self._gain_text(rival)
-            for rival in reversed(rivals)
-            if rival.verdict == "loses" or (rival.verdict == "not significant" and rival.mean > 0)
-        }
-        objections = [text + lines[verdict] for verdict, text in BLAME.items() if verdict in lines]
+        better = [rival for rival in self._rivals(proposal) if rival.mean > 0]
+        objections = []
+        for verdict, text in BLAME.items():
+            rivals = [rival for rival in better if rival.verdict == verdict]
+            if rivals:
+                best = max(rivals, key=lambda rival: rival.mean)
+                objections.append(text + self._gain_text(best))
         return objections + self._barred.get(proposal, [])
 
     def _gain_text(self, comparison: Comparison) -> str:

@@ -194,8 +194,9 @@ def _counted(number: int, noun: str) -> str:
 def _by_change(answer: PageAnswer) -> list[str]:
     """Return the domains by size of change; a few domains by their share."""
     mixture, natural = answer.mixture, answer.natural
-    was = {} if len(mixture) <= MAX_BY_SHARE else natural
-    return sorted(mixture, key=lambda name: -abs(mixture[name] - was.get(name, 0.0)))
+    if len(mixture) <= MAX_BY_SHARE:
+        return sorted(mixture, key=lambda name: -mixture[name])
+    return sorted(mixture, key=lambda name: -abs(mixture[name] - natural[name]))
 
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
