@@ -203,8 +203,10 @@ def check_tokenizer_name(name: str) -> None:
     if name == BYTES or bpe_vocabulary(name) is not None:
         return
     if ":" in name and not Path(name).expanduser().exists():
+        size = name.partition(":")[2]
+        near = f"; did you mean {BPE}{size}?" if size.replace("_", "").isdecimal() else ""
         raise CorpusError(
-            f"tokenizer {name!r}: is not bytes, bpe:<vocab>, a folder or a name on the hub"
+            f"tokenizer {name!r}: is not bytes, bpe:<vocab>, a folder or a name on the hub{near}"
         )
     if Path(name).expanduser().exists() or _is_path(name):
         open_tokenizer(name)
