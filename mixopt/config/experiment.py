@@ -146,6 +146,10 @@ class StopConfig(Section):
         0.5, description="share of a round's trials that train to the end"
     )
 
+    def tokens(self, whole: int) -> int:
+        """Return the mean tokens of trials that may be stopped; whole ones have `whole`."""
+        return round(whole * (self.at + self.keep * (1 - self.at)))
+
 
 class SweepConfig(Section):
     """Execution of the trials."""
@@ -323,6 +327,10 @@ def _design_faults(config: Config) -> Iterable[Fault]:
             yield "proxy.name", "ngram ignores the order of its text; remove design.phases"
         if tool := proxy.mixture_format:
             yield "proxy.mixture_format", f"{tool} writes a single mixture; remove design.phases"
+        if config.sweep.stop is not None:
+            yield "sweep.stop", "a stopped trial lacks the last of its design.phases; leave it out"
+    elif config.design.anneals is not None and config.sweep.stop is not None:
+        yield "sweep.stop", "anneals all train to the end; leave it out"
     if config.design.stages and len({n.rpartition("/")[0] or n for n in names}) == len(names):
         message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
         yield "design.stages", message

@@ -110,11 +110,14 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     baselines = len(validation.baselines)
     min_runs = (1 + baselines) * validation.seeds
     max_runs = (validation.rounds + baselines) * validation.most_seeds
-    if (stop := config.sweep.stop) is not None:
-        tokens = round(tokens * (stop.at + stop.keep * (1 - stop.at)))  # on average
+    stop, first, mean = config.sweep.stop, design.first_trials, tokens
+    if stop is not None:
+        mean = stop.tokens(tokens)
+        whole = first - design.first_round  # anchors and replicates
+        tokens = round((mean * design.first_round + tokens * whole) / first)
     parts = [
-        TrainingPart("first round", design.first_trials, design.first_trials, tokens),
-        TrainingPart("later rounds", later, later, tokens),
+        TrainingPart("first round", first, first, tokens),
+        TrainingPart("later rounds", later, later, mean),
         TrainingPart("validation", min_runs, max_runs, config.validation_tokens),
     ]
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)

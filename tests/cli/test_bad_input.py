@@ -189,6 +189,13 @@ YAML = [
     ("design: {phases: {a/b: 0.8, end: 0.2}}", "phases: 'a/b': a name has no '/'"),
     ("design: {phases: {main: 2, end: 0.2}}", "phases.main: should be less than 1"),
     ("design: {phases: {main: 0.8, end: 0.2}}\nproxy: {name: ngram}", "ngram ignores the order"),
+    ("design: {phases: {main: 0.8, end: 0.2}}\nsweep: {stop: {}}", "stop: a stopped trial lacks"),
+    (
+        "design: {method: anneals, anneals: {sources: [web]}}\nsweep: {stop: {}}",
+        "sweep.stop: anneals all train to the end",
+    ),
+    ("sweep: {stop: {at: 1}}", "sweep.stop.at: should be less than 1, got 1"),
+    ("sweep: {stop: {kept: 0.5}}", "sweep.stop.kept: unknown field; did you mean 'keep'"),
     ("tasks: {sets: {t: {pth: t.jsonl}}}", "pth: unknown field; did you mean 'path'"),
     ("tasks: {sets: {a/c: t.jsonl}}", "task 'a/c': a name has no '/'"),
     ("tasks: {sets: {t: {path: t.jsonl, family: a/c}}}", "family 'a/c': a name has no '/'"),

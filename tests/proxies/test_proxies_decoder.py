@@ -91,8 +91,9 @@ def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, at, 
 
 def test_a_trial_of_one_step_is_not_cut(corpus, tmp_path):
     one = Training(tokens=100, device="cpu", files=str(tmp_path), part=(0.0, 0.5))
-    message = "sweep.stop.at: a trial has only 1 steps of 256 tokens;"
+    message = "sweep.stop.at: 0 of a trial's 1 steps of 256 tokens;"
     refuses(ConfigError, message, train, corpus, trials_of(1), one)
+    refuses(ConfigError, message, DecoderProxy(**SMALL).group_size, corpus, one)
 
 
 def test_a_trial_that_diverges_is_a_result(corpus):

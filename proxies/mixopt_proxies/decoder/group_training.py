@@ -83,7 +83,8 @@ class TrialTraining:
             return trainer.evaluate(evaluations, 0, lambda progress: None)[0][0]
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Check that the texts are long enough, and return 1."""
+        """Check that texts and parts of trials are long enough, and return 1."""
+        part_of(training, self._step_tokens)
         pools_of(corpus, self._steps(training) * self._step_tokens, self._length, training)
         return 1
 

@@ -103,14 +103,14 @@ def part_of(training: Training, step_tokens: int) -> tuple[int, int]:
     """Return the step before which this part of the training begins, and that which ends it.
 
     Raises:
-        ConfigError: A trial has too few steps to be cut there.
+        ConfigError: No step would be before or after the cut.
     """
     steps = steps_of(training, step_tokens)
     first, last = (round(share * steps) for share in training.part)
     if not first < last or (training.part[1] < 1 and last == steps):
         raise ConfigError(
-            f"sweep.stop.at: a trial has only {steps} steps of {step_tokens} tokens; raise"
-            " proxy.tokens, or leave sweep.stop out"
+            f"sweep.stop.at: {last} of a trial's {steps} steps of {step_tokens} tokens; raise or"
+            " lower it, raise proxy.tokens, or leave sweep.stop out"
         )
     return first, last
 
