@@ -5,7 +5,7 @@ corner of the mixtures only: the others stay in the table, with estimates of the
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,9 +46,9 @@ def continuing_trials(
     return names
 
 
-def _early_losses(results: Iterable[TrialResult]) -> dict[str, Losses]:
+def _early_losses(results: Collection[TrialResult]) -> dict[str, Losses]:
     """Return the losses of each trial at the point where others are stopped."""
-    point = next((result.tokens for result in results if result.status == "stopped"), None)
+    point = next((r.losses.tokens for r in results if r.status == "stopped" and r.losses), None)
     return {
         result.trial: losses
         for result in results

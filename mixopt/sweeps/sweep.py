@@ -75,16 +75,17 @@ def run_trials(
         train(trials, (0.0, 1.0), planned)
     else:
         train(trials, (0.0, stop.at), planned)
-        names = select(results)
-        for trial in trials:
-            if trial.name not in names:
-                shutil.rmtree(folder / FILES / trial.name, ignore_errors=True)
-        train([trial for trial in trials if trial.name in names], (stop.at, 1.0), 0)
+        names, states = select(results), folder / FILES
         for name in names:
-            if results[name].status == "finished":
-                shutil.rmtree(folder / FILES / name, ignore_errors=True)
+            if results[name].status == "stopped" and not (states / name).exists():
+                del results[name]  # not selected before --retry-failed
+        train(trials, (0.0, stop.at), planned)
+        selected = [trial for trial in trials if trial.name in names]
+        train([t for t in selected if not results[t.name].has_failed], (stop.at, 1.0), 0)
+        for trial in trials:
+            shutil.rmtree(states / trial.name, ignore_errors=True)
     if results and all(result.status != "finished" for result in results.values()):
-        first = results[trials[0].name]
+        first = next((r for r in results.values() if r.has_failed), results[trials[0].name])
         raise RunError(
             f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
             f"{first.reason}. {_RETRY_HINT}"
@@ -135,7 +136,7 @@ def _train_part(
                 note_attempt(folder, outcome)
                 done |= {result.trial: result for result in new}
                 results.update(done)
-                if new and all(result.status == "failed" for result in results.values()):
+                if new and all(result.status == "failed" for result in done.values()):
                     alike[failure_kind(new[0])] += 1
                     _check_failures(folder, new[0], alike)
         report(())
@@ -143,6 +144,8 @@ def _train_part(
 
 def _continued(before: TrialResult, result: TrialResult) -> TrialResult:
     """Return the result of a continued trial, with the curve and the time of both parts."""
+    if before.status != "stopped":  # its owner was killed while it wrote the group's results
+        return before
     points = {
         point.tokens: point for point in (*before.curve, before.losses, *result.curve) if point
     }

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fault_runs import quick_config
 from work_runs import WorkRun, faulty_job, noted, trials_named
 
-from mixopt.config import SweepConfig
+from mixopt.config import Config, SweepConfig
+from mixopt.errors import RunError
 from mixopt.pipeline.early_stop import with_estimated_ends
-from mixopt.sweeps import read_entry, run_trials, trial_paths
+from mixopt.pipeline.experiment_cost import training_parts
+from mixopt.sweeps import TrialFolder, read_entry, run_trials, trial_paths
 from mixopt.trials import Losses, TrialResult, Trials
 
 STOP = SweepConfig(workers=2, stop={"at": 0.5, "keep": 0.5})
@@ -23,10 +26,9 @@ def better_half(results):
 def sweep(corpus, tmp_path):
     job, folder = faulty_job(tmp_path, corpus.path), tmp_path / "trials"
 
-    def run(select=better_half, **changes):
-        results = run_trials(
-            trials_named(*NAMES), replace(job, **changes), folder, sweep=STOP, select=select
-        )
+    def run(select=better_half, sweep=STOP, **options):
+        changed = replace(job, options={**job.options, **options})
+        results = run_trials(trials_named(*NAMES), changed, folder, sweep=sweep, select=select)
         return {result.trial: result for result in results}
 
     run.folder, run.log = folder, tmp_path / "trained.log"
@@ -57,6 +59,58 @@ def test_an_owner_killed_between_the_parts_trains_nothing_twice(sweep):
     results = sweep(lambda results: {"b", "c"})
     assert [name for name in NAMES if results[name].status == "finished"] == ["b", "c"]
     assert sorted(noted(sweep.log, "ended")[2:]) == ["b", "c"]
+
+
+def test_an_owner_killed_while_it_writes_a_group_leaves_the_curves_of_an_undisturbed_one(
+    sweep, monkeypatch
+):
+    def killed(files, trials, results):
+        write(files, trials[:1], results[:1])
+        raise KeyboardInterrupt
+
+    def select(results):
+        if not list(sweep.folder.glob("selected")):
+            (sweep.folder / "selected").touch()
+            monkeypatch.setattr(TrialFolder, "write", killed)
+        return better_half(results)
+
+    write = TrialFolder.write
+    with pytest.raises(KeyboardInterrupt):
+        sweep(select)
+    monkeypatch.setattr(TrialFolder, "write", write)
+    for result in map(sweep().get, "ab"):
+        assert ([point.tokens for point in result.curve], result.seconds) == ([500], 0.2)
+
+
+def test_a_trial_selected_after_its_state_is_gone_trains_again(sweep):
+    sweep()
+    results = sweep(lambda results: {"a", "c"})
+    assert [results[name].status for name in NAMES] == ["finished"] * 3 + ["stopped"]
+    assert results["c"].losses.nats_per_token["code"] == 1.5
+    assert not list((sweep.folder / "files").iterdir())
+
+
+def test_a_trial_that_failed_before_the_cut_takes_no_other_with_it(sweep):
+    one = STOP.model_copy(update={"workers": 1})
+    results = sweep(lambda results: {"a", "c"}, one, fault="raises", at="b")
+    assert [results[name].status for name in NAMES] == ["failed"] * 2 + ["finished", "stopped"]
+
+
+def test_trials_that_all_fail_after_the_cut_are_an_error_with_their_reason(sweep):
+    def spoilt(results):
+        (sweep.folder / "files/b/state").write_text("spoilt")
+        return {"b"}
+
+    with pytest.raises(RunError, match="none of 4 trials finished; the first failed: Assertion"):
+        sweep(spoilt)
+
+
+def test_anchors_and_replicates_cost_their_whole_length(short_texts):
+    design = {"trials": 8, "rounds": [6, 2], "anchors": ["natural"], "replicates": 1}
+    content = {**quick_config(short_texts), "design": design, "sweep": {"stop": {}}}
+    first, later, _ = training_parts(Config.model_validate(content))
+    assert (first.most, first.tokens) == (8, 4000 * (6 * 0.75 + 2) / 8)
+    assert (later.most, later.tokens) == (2, 3000)
 
 
 def test_each_round_keeps_its_better_trials_and_all_anchors(short_texts, tmp_path):
