@@ -129,15 +129,17 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     # Submitted jobs may still train without an owner.
     if state in {"interrupted", "waiting"} and folder.is_dir():
         workers = _running_groups(run, folder, trials)
-    attempts, to_go = read_attempts(folder), 0
+    attempts, to_go, stop = read_attempts(folder), 0, None
     if (folder / GROUPS).exists():
         total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
         results = [read_entry(path)[1] for path in step.trial_files(run.path)]
-        to_go = total - len(results)
+        stop, to_go = run.config.sweep.stop if step is SWEEP else None, total - len(results)
         trials |= {"trials": total, "ended": len(results)}
         trials["finished"] = sum(result.status == "finished" for result in results)
         trials["stopped"] = sum(result.status == "stopped" for result in results)
         trials["failed"] = sum(result.has_failed for result in results)
+        if state != "done":  # stopped trials may continue
+            trials["ended"] -= trials["stopped"]
         if reasons := _failures(results):
             trials["reasons"] = reasons
         if attempts or workers:
@@ -148,8 +150,11 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
     if rate and is_running:
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
-        by_tokens = max(0.0, (to_go * each - sum(group.done for group in workers)) / rate)
-        by_attempts = seconds_left(attempts, workers, to_go)
+        tokens, by_attempts = to_go * each, seconds_left(attempts, workers, to_go)
+        if stop is not None:  # attempts train parts of trials
+            tokens, by_attempts = total * stop.tokens(each), None
+            tokens -= sum(result.tokens for result in results)
+        by_tokens = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
         trials["tokens_per_second"] = round(rate, 1)
         trials["left"] = round(by_tokens if by_attempts is None else by_attempts, 1)
     return trials

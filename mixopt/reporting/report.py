@@ -179,12 +179,13 @@ def _trials(run: Run) -> Section:
     """Return the shares tried, the trials that failed, and experts."""
     trials, rows = run.trials, run.trials.table
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
-    proxy = run.config.proxy
+    proxy, stopped = run.config.proxy, (rows["status"] == "stopped").sum()
+    early = f"; {stopped} were stopped early, and their losses are estimates" if stopped else ""
     parameters = rows.filter(pl.col("status") == "finished")["parameters"].to_numpy()
     body = part(
         "paragraph",
         f"{len(trials)} trials ({roles}) of {short_count(proxy.tokens)} tokens, by the"
-        f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters.",
+        f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters{early}.",
     )
     body += _picture(run, "design", "What the trials tried.")
     body += _unfinished(rows) + _experts(run)

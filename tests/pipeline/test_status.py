@@ -158,3 +158,10 @@ def test_a_damaged_step_is_said_with_the_command_that_finds_the_repair(copied):
     (line,) = (item for item in lines_of(copied) if "verify" in item)
     said = "report.html: has 0 bytes.*; mixopt verify .* names the command that repairs it"
     assert re.fullmatch(f"{copied}/{said}", line)
+
+
+def test_a_trial_that_may_still_continue_has_not_ended(copied):
+    fail(copied, ["t0000", "t0001"], status="stopped")
+    interrupt(copied)
+    found = sweep_of(copied)
+    assert (found["trials"], found["ended"], found["stopped"]) == (12, 10, 2)
