@@ -165,7 +165,7 @@ class Training:
         part: Shares of the tokens at which this part of the training begins and ends. Before 1.0 it
             ends with an evaluation and with the state of each trial saved in its folder of
             `files`; after 0.0 it begins with that state. The parts of a trial give the losses of
-            the whole.
+            the whole; the folder is deleted when the round ends.
     """
 
     tokens: int

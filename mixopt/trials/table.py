@@ -318,18 +318,19 @@ class Trials(ReindexedRows):
         return f"Trials({counts_text(self)}; {counts})"
 
     def frame(self, objective: ObjectiveLike | None = None) -> pl.DataFrame:
-        """Return the finished trials as a table, best first, in the unit of the objective.
+        """Return the trials with losses as a table, best first, in the unit of the objective.
 
         Args:
             objective: The objective (as in `fit`), such as `run.objective`; None: the mean of all
                 losses.
 
         Returns:
-            `trial`, `role`, `objective`, the share of each domain, and each loss.
+            `trial`, `role`, `status`, `objective`, the share of each domain, and each loss; those
+            of stopped trials are estimates.
 
         Examples:
-            >>> run.trials.frame(run.objective).columns[:3]
-            ['trial', 'role', 'objective']
+            >>> run.trials.frame(run.objective).columns[:4]
+            ['trial', 'role', 'status', 'objective']
         """
         from mixopt import fitting
         from mixopt.trials import settled
@@ -339,7 +340,7 @@ class Trials(ReindexedRows):
         names = [WEIGHT + name for name in self.domains]
         names += [loss_column(name, unit) for name in self.targets]
         values = pl.Series("objective", resolved.value(finished.losses(unit)))
-        return finished.table.select("trial", "role", values, *names).sort("objective")
+        return finished.table.select("trial", "role", "status", values, *names).sort("objective")
 
     @property
     def plot(self) -> TrialPlots:

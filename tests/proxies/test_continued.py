@@ -79,8 +79,9 @@ def test_losses_of_the_base_are_those_of_the_checkpoint(base, corpus):
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
-def test_the_contract_of_a_proxy_is_kept(base, tmp_path):
-    options = {"start": str(base), "precision": "float32", "compile": False}
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_the_contract_of_a_proxy_is_kept(base, optimizer):
+    options = {"start": str(base), "precision": "float32", "compile": False, "optimizer": optimizer}
     check_proxy(lambda: make_proxy("continued", options), tokens=2_048)
 
 
@@ -94,6 +95,7 @@ def llama(tmp_path_factory):
 def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32)
     assert proxy.group_size(corpus, TRAINING) == 1
+    assert not proxy.resumes
     steps = {"lr": 0.01, "sequence_length": 32, "batch": 8, "precision": "float32"}
     assert proxy._annealing == Annealing(**steps, compile=proxy._annealing.compile)
     assert proxy.tokens_per_second(257, TRAINING) > 0

@@ -80,6 +80,16 @@ def test_the_best_trial_is_finished_has_the_lowest_objective_and_is_first_in_the
     assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]
 
 
+def test_a_stopped_trial_is_never_the_best_one_and_is_named_in_the_frame():
+    stopped = replace(result("t2", 0.5), status="stopped")
+    results = [result("t0", 3.0), result("t1", 2.0), stopped]
+    objective = Objective(("web", "other"), "target", {"web": 1.0})
+    assert best_trial(table(results), objective)[0] == "t1"
+    frame = table(results).frame(objective)
+    assert frame["trial"].to_list() == ["t2", "t1", "t0"]
+    assert frame["status"].to_list() == ["stopped", "finished", "finished"]
+
+
 def changed(**columns):
     """Return the table with other values in some columns."""
     frame = table().table.with_columns(pl.Series(n, values) for n, values in columns.items())
