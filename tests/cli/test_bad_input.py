@@ -224,6 +224,10 @@ YAML = [
     ("constraints: {bounds: {web: 1.5}}", "constraints.bounds.web.0: should be less than or"),
     ("constraints: {bounds: {'x*': 0.1}}", "a.yaml:8: constraints.bounds.x*: 'x*' matches no"),
     ("constraints: {bounds: {'w*': 0.1, '*b': 0.2}}", "'web' is matched by 'w*'"),
+    (
+        "constraints: {drop: [web]}",
+        "constraints.drop: unknown field; known: bounds, floors, groups,",
+    ),
     ("constraints: {bounds: {wbe: 0}}", "constraints.bounds.wbe: unknown domain 'wbe'; did you"),
     ("propose: {target_tokens: 50X}", "propose.target_tokens: should be a valid integer"),
     ("propose: {target_tokens: 1.5}", "propose.target_tokens: should be a valid integer"),
