@@ -15,12 +15,11 @@ Shapes: N trials, D domains, M evaluation domains.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
 from mixopt.config import FitConfig, ObjectiveConfig, read_inventory
-from mixopt.errors import ConfigError, PluginError, TrialsError, did_you_mean
+from mixopt.errors import ConfigError, PluginError, TrialsError
 from mixopt.fitting.fit_data import (
     COLUMNS,
     FitData,
@@ -189,10 +188,7 @@ def fit_unit(
         unit = objective.unit
     elif isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set:
         unit = unit or objective.unit
-    unit = trials.unit if unit is None else unit
-    if unit not in get_args(Unit):
-        raise ConfigError(f"unit {unit}: unknown{did_you_mean(unit, get_args(Unit))}")
-    return unit
+    return trials.unit if unit is None else unit
 
 
 def prepared(

@@ -10,7 +10,7 @@ import polars as pl
 
 from mixopt.config import TASK, task_metric
 from mixopt.corpus import DomainContent
-from mixopt.errors import TrialsError
+from mixopt.errors import ConfigError, TrialsError, did_you_mean
 from mixopt.system import Array, check_path, first_few
 from mixopt.trials.proxy import Losses, Trial, TrialResult
 
@@ -70,6 +70,8 @@ def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
 
 def loss_column(name: str, unit: Unit) -> str:
     """Return the column of a loss; a task's metric is its own column."""
+    if unit not in PREFIX:
+        raise ConfigError(f"unit {unit}: unknown{did_you_mean(unit, PREFIX)}")
     return name if name.startswith(TASK) else PREFIX[unit] + name
 
 

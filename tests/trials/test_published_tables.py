@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 from refusals import refuses
 
-from mixopt.errors import TrialsError
+from mixopt.errors import ConfigError, TrialsError
 from mixopt.trials import Trials
 from mixopt.trials.cell_table import CellTable
 
@@ -52,6 +52,11 @@ def test_regmix_tables_are_joined_by_index_and_get_plain_names(read):
     assert trials.weights()[0, 0] == 0.25 / 1.001
     assert trials.notes[0].endswith("2 of 3 rows were rescaled to add up to 1 (0.998 to 1.001)")
     assert read(REGMIX_MIXTURES, REGMIX_LOSSES.replace("metric/", "valid_")) == trials
+
+
+def test_an_unknown_unit_is_refused_by_a_table_and_by_a_fit(read):
+    for call in (read, read().fit):
+        refuses(ConfigError, "unit bits: unknown; known: bits_per_byte, nats_", call, unit="bits")
 
 
 def test_the_tables_of_olmix_are_read_as_they_are(read):
