@@ -9,11 +9,17 @@ fit of `linear`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "published"))
+
+from published_data import observed
 
 from mixopt.config import FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
@@ -21,7 +27,7 @@ from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest, propose_mixture
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 CASES = (
     *((64, 17, 13), (512, 17, 13), (96, 24, 110), (64, 64, 110), (128, 64, 110), (300, 100, 1)),
@@ -59,16 +65,7 @@ def table(trials: int, domains: int, losses: int) -> Trials:
     names, targets = (
         [f"{kind}{i}" for i in range(n)] for kind, n in (("d", domains), ("t", losses))
     )
-    rows = [Trial(f"r{i}", Mixture.from_array(names, w), i) for i, w in enumerate(weights_ND)]
-    results = [
-        _result(row.name, dict(zip(targets, losses_M, strict=True)))
-        for row, losses_M in zip(rows, losses_NM.tolist(), strict=True)
-    ]
-    return Trials.from_results(rows, results, proxy="synthetic")
-
-
-def _result(name: str, values: dict[str, float]) -> TrialResult:
-    return TrialResult(name, "finished", 0, 0, 0.0, Losses(0, values, {}))
+    return observed(names, weights_ND, targets, losses_NM)
 
 
 def fitted(trials: Trials, name: str) -> Fit:

@@ -66,32 +66,22 @@ class Row:
 
 
 SHORT = {"sequence_length": 64, "batch": 2}
+REGMIX = {"sequence_length": 256, "batch": 2}
 WIDE = {"layers": 4, "width": 128, "heads": 2, "ff": 352, "sequence_length": 256, "batch": 4}
 
 ROWS = (
     Row("tiny, the quickstart's", make_size("tiny"), 256, ratio=4.0),
     Row("tiny, 128 tokens a step", make_size("tiny", **SHORT), 256, ratio=4.0),
-    Row(
-        "RegMix 1M, vocabulary 50432",
-        make_size("1m", sequence_length=256, batch=2),
-        50_432,
-        ratio=1.4,
-    ),
+    Row("RegMix 1M, vocabulary 50432", make_size("1m", **REGMIX), 50_432, ratio=1.4),
     Row("width 128", make_size("tiny", **WIDE), 256, share=0.4),
     Row("moe-tiny", make_size("moe-tiny"), 256, ratio=2.0),
     Row("moe-tiny, 128 tokens a step", make_size("moe-tiny", **SHORT), 256, ratio=4.0),
 )
 
 
-# Sequences are of 1,024 tokens.
+LONG = {"sequence_length": 1024}
 WIDTHS = {
-    width: {
-        "layers": 4,
-        "width": width,
-        "heads": width // 64,
-        "ff": 2 * width,
-        "sequence_length": 1024,
-    }
+    width: {"layers": 4, "width": width, "heads": width // 64, "ff": 2 * width} | LONG
     for width in (128, 256, 512)
 }
 GPU_ROWS = (
@@ -99,12 +89,7 @@ GPU_ROWS = (
     Row("1m, 2k tokens, vocabulary 2048", make_size("1m", batch=1), 2048, ratio=12.0),
     Row("1m, 16k tokens, vocabulary 50432", make_size("1m"), 50_432, ratio=3.0),
     *(
-        Row(
-            f"width {width}, {batch}k tokens",
-            make_size("1m", batch=batch, **sizes),
-            4096,
-            ratio=1.0,
-        )
+        Row(f"width {width}, {batch}k tokens", make_size("1m", batch=batch, **sizes), 4096, 1.0)
         for width, sizes in WIDTHS.items()
         for batch in (2, 4)
     ),

@@ -38,20 +38,11 @@ from mixopt.loading import MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.sampling import MixtureSampler
 
+# Peers: the module that they need, and how many samples are drawn.
 NEEDS = {
-    "torchdata": "torchdata",
-    "HF map": "datasets",
-    "HF iterable": "datasets",
-    "grain": "grain",
-    "mosaicml": "streaming",
-}
-SAMPLES = {
-    "torchdata": 40_000,
-    "HF map": 20_000,
-    "HF iterable": 3000,
-    "grain": 10_000,
-    "mosaicml": 2000,
-}
+    "torchdata": ("torchdata", 40_000), "HF map": ("datasets", 20_000),
+    "HF iterable": ("datasets", 3000), "grain": ("grain", 10_000), "mosaicml": ("streaming", 2000),
+}  # fmt: skip
 SYSTEM_FILE = Path(__file__).with_name("sampler_systems.py")
 
 
@@ -77,15 +68,7 @@ def prepare(corpus: Path, data: Path) -> None:
 
 def timed(name: str, data: Path, length: int, batch: int, samples: int) -> float | None:
     """Run one system in a process of its own; return CPU microseconds of a sample."""
-    command = [
-        sys.executable,
-        str(SYSTEM_FILE),
-        name,
-        str(data),
-        str(length),
-        str(batch),
-        str(samples),
-    ]
+    command = [sys.executable, *map(str, (SYSTEM_FILE, name, data, length, batch, samples))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     try:
         done = subprocess.run(
@@ -104,12 +87,12 @@ def throughput(
 ) -> tuple[dict[str, float], list[str]]:
     """Time all systems in turn; return medians and what was left out."""
     runs: dict[str, list[float]] = {}
-    absent = [n for n, module in NEEDS.items() if importlib.util.find_spec(module) is None]
+    absent = [n for n, (module, _) in NEEDS.items() if importlib.util.find_spec(module) is None]
     for _ in range(reps):
         for name in SYSTEMS:
             if name in absent:
                 continue
-            samples = SAMPLES.get(name, 64_000 if "workers" in name else 200_000)
+            _, samples = NEEDS.get(name, ("", 64_000 if "workers" in name else 200_000))
             value = timed(name, data, length, batch, samples)
             if value is None:
                 absent.append(name)

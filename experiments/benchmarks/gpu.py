@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +33,7 @@ Line = tuple[str, str]
 
 def main() -> None:
     """Run the parts and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, on the CPU")
     parser.add_argument("--out", type=Path, default=HERE / "results_gpu.md")
     parser.add_argument("--part", choices=list(PARTS), help="one part, printed as JSON")
@@ -113,13 +110,8 @@ def feeding(quick: bool) -> list[Line]:
     device = torch.device("cpu" if quick else "cuda")
     layers, width, heads, ff, length, batch = LLAMA_TINY if quick else LLAMA_1B
     steps, first = (12, 2) if quick else (60, 10)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=ff,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-    )
+    shape = {"hidden_size": width, "intermediate_size": ff, "num_hidden_layers": layers}
+    config = LlamaConfig(vocab_size=VOCABULARY, num_attention_heads=heads, **shape)
     with tempfile.TemporaryDirectory() as folder:
         domains = {d.name: d.train for d in random_corpus(Path(folder), VOCABULARY).domains}
         dataset = MixtureDataset(domains, length=length)
@@ -145,11 +137,9 @@ def feeding(quick: bool) -> list[Line]:
         shape = f"{weights / 1e6:,.1f}M weights, {batch} x {length} tokens"
         wait, step = (1e3 * float(np.median(part[first:])) for part in (waits, whole))
         longest = 1e3 * max(waits[first:])
+        figure = f"{rate:,.0f} tokens/s, {share:.0%} of a bf16 product's rate"
         return [
-            (
-                f"sampler feeding a Llama: {shape}",
-                f"{rate:,.0f} tokens/s, {share:.0%} of a bf16 product's rate",
-            ),
+            (f"sampler feeding a Llama: {shape}", figure),
             ("a step waits for its batch", f"{wait:.2f} ms of {step:.1f} (at most {longest:.2f})"),
         ]
 
@@ -175,12 +165,7 @@ def _card(quick: bool) -> str:
     return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
-PARTS: dict[str, Callable[[bool], Sequence[Line]]] = {
-    "quickstart": quickstart,
-    "proxies": proxies,
-    "feeding": feeding,
-    "experts": experts,
-}
+PARTS = {part.__name__: part for part in (quickstart, proxies, feeding, experts)}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,25 +65,11 @@ def limit(data: Path, length: int, batch: int) -> Iterator[Any]:
             yield np.take(rows, here, axis=0)
 
 
-def mixopt_plain(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """MixtureLoader in line."""
+def mixopt_loader(data: Path, length: int, batch: int, **options: int) -> Iterator[Any]:
+    """MixtureLoader in line, with its thread, or with worker processes."""
     from mixopt.loading import MixtureLoader
 
-    return iter(MixtureLoader(*sampler(data, length, batch), prefetch=0, output="numpy"))
-
-
-def mixopt_thread(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """MixtureLoader with its thread."""
-    from mixopt.loading import MixtureLoader
-
-    return iter(MixtureLoader(*sampler(data, length, batch), output="numpy"))
-
-
-def mixopt_workers(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """MixtureLoader with two worker processes."""
-    from mixopt.loading import MixtureLoader
-
-    return iter(MixtureLoader(*sampler(data, length, batch), workers=2, output="numpy"))
+    return iter(MixtureLoader(*sampler(data, length, batch), output="numpy", **options))
 
 
 def mixopt_dataloader(data: Path, length: int, batch: int) -> Iterator[Any]:
@@ -209,9 +196,9 @@ def mosaic(data: Path, length: int, batch: int) -> Iterator[Any]:
 
 SYSTEMS: dict[str, tuple[Callable[[Path, int, int], Iterator[Any]], bool]] = {
     "limit": (limit, True),
-    "mixopt plain": (mixopt_plain, True),
-    "mixopt thread": (mixopt_thread, True),
-    "mixopt 2 workers": (mixopt_workers, True),
+    "mixopt plain": (partial(mixopt_loader, prefetch=0), True),
+    "mixopt thread": (mixopt_loader, True),
+    "mixopt 2 workers": (partial(mixopt_loader, workers=2), True),
     "mixopt in a DataLoader, 2 workers": (mixopt_dataloader, True),
     "raw map in a DataLoader, 2 workers": (raw_dataloader, True),
     "torchdata": (torchdata, False),

@@ -59,11 +59,8 @@ def main() -> None:
         print(f"{name:34}{count['modules']:8}{count['lines']:9,}{count['tokens']:9,}")
     single, total = importers(files)
     print(f"imported by exactly one module: {single} of {total} ({single / total:.0%})")
-    script = sum(
-        lines(path)
-        for path in (options.root / "mixopt").rglob("*")
-        if path.suffix in {".js", ".css"}
-    )
+    pages = (options.root / "mixopt").rglob("*")
+    script = sum(lines(path) for path in pages if path.suffix in {".js", ".css"})
     print(f"JavaScript and CSS: {script:,}")
     if options.opened:
         print_opened(options.root, options.opened, options.run)

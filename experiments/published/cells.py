@@ -45,11 +45,8 @@ def cells_world(kind: Kind, seed: int, topics: int = TOPICS, levels: int = LEVEL
     order_TL = np.sort(rng.lognormal(0.0, 0.7, (topics, levels)), axis=1)
     worth_MD = (topic_MT[:, :, None] * order_TL[None]).reshape(LOSSES, count)
     if kind == "within":
-        pairs = [
-            (t * levels + a, t * levels + b)
-            for t in range(topics)
-            for a, b in [(levels - 1, 0), (levels - 2, 1)]
-        ]
+        ends = ((levels - 1, 0), (levels - 2, 1))
+        pairs = [(t * levels + a, t * levels + b) for t in range(topics) for a, b in ends]
     else:
         tops = rng.permutation(topics).reshape(-1, 2)
         pairs = [(a * levels + q, b * levels + q) for a, b in tops for q in range(levels)]
@@ -71,18 +68,8 @@ def cells_world(kind: Kind, seed: int, topics: int = TOPICS, levels: int = LEVEL
     sizes_T = np.exp(rng.normal(0.0, 1.0, topics))
     sizes_D = (sizes_T[:, None] * rng.dirichlet(np.full(levels, 5.0), topics)).ravel()
     natural = Mixture.from_array(domains, sizes_D / sizes_D.sum())
-    return KnownWorld(
-        kind,  # type: ignore[arg-type]
-        seed,
-        domains,
-        natural,
-        _objective(LOSSES, rng),
-        Constraints(domains),
-        NOISE,
-        None,
-        None,
-        terms,
-    )
+    objective, limits = _objective(LOSSES, rng), Constraints(domains)
+    return KnownWorld(kind, seed, domains, natural, objective, limits, NOISE, None, None, terms)
 
 
 def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: int) -> Trials:
@@ -103,8 +90,7 @@ def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: 
             limits = stage_limits(stages[number], held, limits)
         candidates_KD = draw_candidates(surrogate, limits.allowed, natural_D, seed=seed + number)
         batch = choose_batch(surrogate, candidates_KD, count, taken_ND=table.weights(), seed=seed)
-        more = world.train(batch.weights_BD, seed, first=len(table))
-        table = table.joined(more)
+        table = table.joined(world.train(batch.weights_BD, seed, first=len(table)))
     return table
 
 
@@ -116,13 +102,20 @@ def proposed(world: KnownWorld, table: Trials) -> Array:
     return propose_mixture(request).mixture.over(world.domains).array
 
 
-def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
+def main() -> None:
     """Print each way's gain over natural as a share of the optimum's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=128)
+    parser.add_argument("--topics", type=int, default=TOPICS)
+    parser.add_argument("--levels", type=int, default=LEVELS)
+    given = parser.parse_args()
+    trials = given.trials
     print("| world | seed | way | trials | gain, share of the optimum's | CPU s |")
     print("|---|---|---|---|---|---|", flush=True)
     for kind in get_args(Kind):
-        for seed in range(worlds):
-            world = cells_world(kind, seed, topics, levels)
+        for seed in range(given.worlds):
+            world = cells_world(kind, seed, given.topics, given.levels)
             largest = float(world.values(world.natural.array[None])[0]) - world.best
             for way, count, plan in (
                 ("flat", trials, None),
@@ -140,17 +133,6 @@ def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
                     f" {spent:.0f} |",
                     flush=True,
                 )
-
-
-def main() -> None:
-    """Run one part."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=128)
-    parser.add_argument("--topics", type=int, default=TOPICS)
-    parser.add_argument("--levels", type=int, default=LEVELS)
-    given = parser.parse_args()
-    stages(given.worlds, given.trials, given.topics, given.levels)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,10 +37,10 @@ import numpy as np
 from decision_ways import IN_ROUNDS, OURS, UNIT, WAYS, designed, ours_in_rounds
 from known_worlds import KINDS, Kind, KnownWorld, known_world
 from peer_procedures import OlmixFit, RegMixFit
-from published_data import some
+from published_data import dclm, objective_of, some
 from scipy.special import stdtrit
 
-from mixopt.config import FitConfig, ObjectiveConfig
+from mixopt.config import FitConfig
 from mixopt.fitting import controls, fit_trials
 from mixopt.objective import Objective
 from mixopt.system import Array
@@ -50,28 +51,18 @@ FITTED = 96  # runs of the swarm; the others are picked from
 
 @dataclass(frozen=True)
 class Found:
-    """The result of one way in one setting with one seed.
+    """The result of one way in one setting with one seed."""
 
-    Attributes:
-        setting: The world and how many trials, or the swarm.
-        way: Who proposed.
-        seed: The seed.
-        value: Regret, or the rank of the pick.
-        seconds: CPU seconds of fit and search.
-    """
-
-    setting: str
+    setting: str  # the world and how many trials, or the swarm
     way: str
     seed: int
-    value: float
-    seconds: float
+    value: float  # regret, or the rank of the pick
+    seconds: float  # of the CPU, of fit and search
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the swarm; left out without")
     parser.add_argument("--worlds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--trials", type=int, nargs="+", default=[32, 64, 128])
@@ -79,12 +70,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=110, help="first tasks of the swarm")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    jobs = [
-        (kind, count, seed)
-        for seed in range(options.seeds)
-        for kind in options.worlds
-        for count in options.trials
-    ]
+    each = product(range(options.seeds), options.worlds, options.trials)
+    jobs = [(kind, count, seed) for seed, kind, count in each]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         worlds = [one for job in pool.map(_in_world, *zip(*jobs, strict=True)) for one in job]
         draws = [] if options.data is None else range(options.seeds)
@@ -114,11 +101,10 @@ def _found(
 
 
 def _in_swarm(folder: Path, seed: int, tasks: int) -> list[Found]:
-    table = Trials.from_csv(folder / "dclm_ratios.csv", folder / "dclm_metrics.csv")
+    table = dclm(folder)
     table = table.with_targets(table.targets[:tasks])
     order = np.random.default_rng(seed).permutation(len(table))
-    config = ObjectiveConfig(mean=dict.fromkeys(table.targets, 1.0), unit=UNIT)
-    objective = Objective.from_config(config, table.targets)
+    objective = objective_of("mean", table.targets)
     swarm = Swarm(some(table, order[:FITTED]), some(table, order[FITTED:]), objective)
     return [*swarm.predicted(seed), *swarm.without_a_law(seed)]
 
@@ -135,12 +121,9 @@ class Swarm:
         """Yield the rank of each way's pick."""
         weights_ND, losses_NM = self.train.weights(), self.train.losses(UNIT)
         unseen_ND, value = self.held_out.weights(), self.objective.value
+        known = self.train, FitConfig(), self.objective, seed
         ways: dict[str, Callable[[], Array]] = {
-            OURS: lambda: (
-                fit_trials(self.train, FitConfig(), self.objective, seed)
-                .predict(unseen_ND)
-                .objective_N
-            ),
+            OURS: lambda: fit_trials(*known).predict(unseen_ND).objective_N,
             "RegMix": lambda: RegMixFit.of(weights_ND, value(losses_NM)).predict(unseen_ND),
             "Olmix": lambda: value(OlmixFit.of(weights_ND, losses_NM).predict(unseen_ND)),
         }

@@ -22,13 +22,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from published_data import mixing_laws, regmix
+from published_data import dclm, long_table, mixing_laws, regmix
 
-from mixopt.mixture import Mixture
 from mixopt.objective import Direction
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
 RESULTS = Path(__file__).parent / "results_evidence.md"
@@ -42,28 +40,17 @@ SHOWN = {
 }  # fmt: skip
 
 
-def long_table(table: pl.DataFrame, weights: str, losses: list[str], size: str = "") -> Trials:
-    """Return the runs of a table with one row each; rows without all losses are left out."""
-    table = table.drop_nulls(losses)
-    names = [name for name in table.columns if name.startswith(weights)]
-    trials, results = [], []
-    for number, row in enumerate(table.iter_rows(named=True)):
-        weights_D = np.array([row[name] for name in names])
-        short = [name.removeprefix(weights) for name in names]
-        mixture = Mixture.from_array(short, weights_D / weights_D.sum())
-        trials.append(Trial(f"r{number}", mixture, number))
-        values = Losses(0, {name: float(row[name]) for name in losses}, {})
-        parameters = int(row[size]) if size else 0
-        results.append(TrialResult(f"r{number}", "finished", 0, parameters, 0.0, values))
-    return Trials.from_results(trials, results, proxy="published")
+def slimpajama_table(folder: Path) -> tuple[pl.DataFrame, list[str], list[str]]:
+    """Return all checkpoints by their tokens, and the columns of weights and of losses."""
+    table = pl.read_csv(folder / "dmsl_llm_slimpajama.csv").sort("n_tokens")
+    weights = [name for name in table.columns if name.startswith("weight_")]
+    return table, weights, [name for name in table.columns if name.endswith("_loss")]
 
 
 def slimpajama(folder: Path) -> Trials:
     """Return the last checkpoints of 61 mixtures at six sizes."""
-    table = pl.read_csv(folder / "dmsl_llm_slimpajama.csv")
-    weights = [name for name in table.columns if name.startswith("weight_")]
-    losses = [name for name in table.columns if name.endswith("_loss")]
-    last = table.sort("n_tokens").group_by([*weights, "model_size"], maintain_order=True).last()
+    table, weights, losses = slimpajama_table(folder)
+    last = table.group_by([*weights, "model_size"], maintain_order=True).last()
     return long_table(last.sort("model_size", *weights), "weight_", losses, "model_size")
 
 
@@ -82,25 +69,20 @@ def fine_tuning(folder: Path, model: str) -> Trials:
     return long_table(table, "ratio_", metrics)
 
 
+def redpajama(folder: Path) -> Trials:
+    """Return the mixtures of RedPajama's domains of Data Mixing Laws."""
+    return mixing_laws(folder / "mixinglaws_redpajama_final.csv", "70M")
+
+
 Swarm = tuple[str, str, Callable[[Path], Trials], bool]
 SWARMS: tuple[Swarm, ...] = (
     ("RegMix 1M", "regmix", lambda f: regmix(f, "train_1m"), False),
     ("RegMix 60M", "regmix", lambda f: regmix(f, "test_60m"), False),
     ("RegMix 1B", "regmix", lambda f: regmix(f, "test_1B"), False),
-    (
-        "Olmix DCLM 30M",
-        "olmix",
-        lambda f: Trials.from_csv(f / "dclm_ratios.csv", f / "dclm_metrics.csv"),
-        False,
-    ),
+    ("Olmix DCLM 30M", "olmix", dclm, False),
     ("SlimPajama 122M to 2.7B", "slimpajama", slimpajama, False),
     ("Mixing Laws 70M to 410M", "mixinglaws", all_sizes, False),
-    (
-        "RedPajama 70M",
-        "mixinglaws",
-        lambda f: mixing_laws(f / "mixinglaws_redpajama_final.csv", "70M"),
-        False,
-    ),
+    ("RedPajama 70M", "mixinglaws", redpajama, False),
     ("fine-tuning 0.5B", "admire", lambda f: fine_tuning(f, "Qwen2.5-0.5B"), True),
     ("fine-tuning 3B", "admire", lambda f: fine_tuning(f, "Qwen2.5-3B"), True),
 )
@@ -108,9 +90,7 @@ SWARMS: tuple[Swarm, ...] = (
 
 def main() -> None:
     """Replay the remaining swarms, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--answers", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--page", type=Path, default=PAGE)
@@ -139,9 +119,7 @@ def _replay(trials: Trials, is_higher: bool, path: Path) -> None:
     replay = trials.backtest(direction=higher if is_higher else None)
     content = {**replay.to_json(), "domains": len(trials.domains)}
     path.write_text(json.dumps(content | {"cpu_seconds": time.process_time() - start}))
-    print(
-        path.stem, f"{time.process_time() - start:.0f} CPU s", *replay.notes, sep="\n  ", flush=True
-    )
+    print(path.stem, *replay.notes, sep="\n  ", flush=True)
 
 
 def _short(answers: Mapping[str, Any]) -> str:

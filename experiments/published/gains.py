@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from known_worlds import KINDS, Kind, known_world
-from published_data import objective_of, regmix, some
+from published_data import dclm, objective_of, regmix, some
 
 from mixopt.config import FitConfig
 from mixopt.fitting import fit_trials
@@ -45,12 +45,8 @@ def of_world(kind: Kind, count: int, seed: int) -> list[Gain]:
     world = known_world(kind, seed)
     uniform_1D = np.full((1, len(world.domains)), 1 / len(world.domains))
     drawn_ND = np.vstack([world.natural.array, uniform_1D, world.random(count - 2, seed)])
-    fit = fit_trials(
-        world.train(world.constraints.simplex.inside(drawn_ND), seed),
-        FitConfig(),
-        world.objective,
-        seed=0,
-    )
+    trained = world.train(world.constraints.simplex.inside(drawn_ND), seed)
+    fit = fit_trials(trained, FitConfig(), world.objective, seed=0)
     proposal = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
     compared = {"natural": world.natural, "uniform": Mixture.uniform(fit.domains)}
     value = float(world.values(proposal.mixture.array[None])[0])
@@ -78,7 +74,7 @@ def of_runs(trials: Trials, others: Trials, setting: str) -> Iterator[Gain]:
 def published(data: Path, seeds: int) -> Iterator[Gain]:
     """Yield the gains on RegMix's and Olmix's runs."""
     train, test = (regmix(data / "regmix", f"{name}_1m") for name in ("train", "test"))
-    swarm = Trials.from_csv(data / "olmix/dclm_ratios.csv", data / "olmix/dclm_metrics.csv")
+    swarm = dclm(data / "olmix")
     for seed in range(seeds):
         for count in (32, 64):
             rows = np.random.RandomState(seed).permutation(len(train))[:count]

@@ -32,6 +32,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from published_data import observed
 from scipy.optimize import minimize
 
 from mixopt.config import ConstraintsConfig, ObjectiveConfig
@@ -39,7 +40,7 @@ from mixopt.constraints import Constraints
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 Kind = Literal["plain", "interaction", "repetition", "forty"]
 KINDS: dict[Kind, str] = {
@@ -129,15 +130,8 @@ class KnownWorld:
             (first + count, len(self.deviations_M))
         )
         losses_NM = self.truth(weights_ND) + self.deviations_M * noise_NM[first:]
-        trials, results = [], []
-        for place, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-            name = f"t{first + place}"
-            mixture = Mixture.from_array(self.domains, weights_D)
-            trials.append(Trial(name, mixture, first + place))
-            named = dict(zip(self.objective.evaluation, losses_M.tolist(), strict=True))
-            losses = Losses(self.tokens or 0, named, {})
-            results.append(TrialResult(name, "finished", self.tokens or 0, 0, 0.0, losses))
-        return Trials.from_results(trials, results, proxy="known_world")
+        targets, tokens = self.objective.evaluation, self.tokens or 0
+        return observed(self.domains, weights_ND, targets, losses_NM, tokens=tokens, first=first)
 
     @cached_property
     def spreads_M(self) -> Array:

@@ -9,6 +9,7 @@ Shapes: N runs, D domains, M targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +40,54 @@ def regmix(folder: Path, name: str) -> Trials:
     return Trials.from_csv(folder / f"{name}_mixture.csv", folder / f"{name}_loss.csv")
 
 
-def mixing_laws(path: Path | pl.DataFrame, size: str) -> Trials:
-    """Return the last losses of one size of model, by run, from a file or a part of one.
+def dclm(folder: Path, name: str = "dclm") -> Trials:
+    """Return a swarm of Olmix's, from its folder."""
+    return Trials.from_csv(folder / f"{name}_ratios.csv", folder / f"{name}_metrics.csv")
+
+
+def mixing_laws(path: Path, size: str) -> Trials:
+    """Return the last losses of one size of model, by run.
 
     Weights that are off 1 by rounding are rescaled.
     """
-    given = path if isinstance(path, pl.DataFrame) else pl.read_csv(path)
-    table = given.filter(pl.col("size") == size).sort("run")
-    domains = [n for n in table.columns if n.startswith("w_") and n != "w_sum_raw"]
-    targets = [n for n in table.columns if n.startswith("loss_")]
+    table = pl.read_csv(path).filter(pl.col("size") == size).sort("run")
+    targets = [n.removeprefix("loss_") for n in table.columns if n.startswith("loss_")]
+    table = table.drop("w_sum_raw", strict=False).rename(lambda n: n.removeprefix("loss_"))
+    return long_table(table, "w_", targets)
+
+
+def long_table(table: pl.DataFrame, weights: str, losses: list[str], size: str = "") -> Trials:
+    """Return the runs of a table with one row each; rows without all losses are left out."""
+    table = table.drop_nulls(losses)
+    names = [name for name in table.columns if name.startswith(weights)]
+    weights_ND = table.select(names).to_numpy(order="c")
+    return observed(
+        [name.removeprefix(weights) for name in names],
+        weights_ND / weights_ND.sum(axis=1, keepdims=True),
+        losses,
+        table.select(losses).to_numpy(),
+        parameters_N=table[size].to_list() if size else None,
+    )
+
+
+def observed(
+    domains: Sequence[str],
+    weights_ND: Array,
+    targets: Sequence[str],
+    losses_NM: Array,
+    *,
+    parameters_N: Sequence[int] | None = None,
+    tokens: int = 0,
+    first: int = 0,
+) -> Trials:
+    """Return finished trials of some mixtures; they are named t0, t1, ... from `first` on."""
     trials, results = [], []
-    for row in table.iter_rows(named=True):
-        weights_D = np.array([row[n] for n in domains])
-        mixture = Mixture.from_array([n[2:] for n in domains], weights_D / weights_D.sum())
-        trials.append(Trial(f"r{row['run']}", mixture, 0))
-        losses = Losses(0, {n[5:]: row[n] for n in targets}, {})
-        results.append(TrialResult(trials[-1].name, "finished", 0, 0, 0.0, losses))
+    for place, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
+        name, mixture = f"t{first + place}", Mixture.from_array(domains, weights_D)
+        trials.append(Trial(name, mixture, first + place))
+        losses = Losses(tokens, dict(zip(targets, losses_M.tolist(), strict=True)), {})
+        parameters = 0 if parameters_N is None else parameters_N[place]
+        results.append(TrialResult(name, "finished", tokens, parameters, 0.0, losses))
     return Trials.from_results(trials, results, proxy="published")
 
 

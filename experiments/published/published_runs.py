@@ -17,6 +17,7 @@ import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -55,9 +56,7 @@ class Score:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
@@ -145,36 +144,24 @@ def _without_folds(name: str, trials: Trials, small: Trials, large: Trials) -> S
 
 
 def _print_mixing_laws(folder: Path, pool: ProcessPoolExecutor) -> None:
-    jobs = [
-        (folder, name, place, seed)
-        for place in range(len(SPLITS))
-        for name in NAMES
-        for seed in range(3)
-    ]
+    places = range(len(SPLITS))
+    jobs = [(folder, name, place, seed) for place, name, seed in product(places, NAMES, range(3))]
     scores = dict(zip(jobs, pool.map(_split_score, *zip(*jobs, strict=True)), strict=True))
     print("## Data Mixing Laws\n\nMean absolute error in nats over all losses / mean Spearman,")
     print("mean over three random splits.\n")
     titles = [title for *_, title, _ in SPLITS]
     _heading("regressor", titles)
     for name in NAMES:
-        _row(
-            name,
-            [
-                _both([scores[folder, name, place, seed][:2] for seed in range(3)])
-                for place in range(len(SPLITS))
-            ],
-        )
+        by_seed = [[scores[folder, name, place, seed] for seed in range(3)] for place in places]
+        _row(name, [_both([score[:2] for score in seeds]) for seeds in by_seed])
     _row("*target of auto*", [target for *_, target in SPLITS])
     for control in ("own_share", "nearest_trial", "mean"):
         ranks = [
             [without_a_law(*_split(folder, place, seed))[control] for seed in range(3)]
-            for place in range(len(SPLITS))
+            for place in places
         ]
         _row(f"{control}, no law", [_both(pairs) for pairs in ranks])
-    covered = [
-        np.mean([scores[folder, "auto", place, seed][2] for seed in range(3)])
-        for place in range(len(SPLITS))
-    ]
+    covered = [np.mean([scores[folder, "auto", p, seed][2] for seed in range(3)]) for p in places]
     _row("90% intervals of auto hold", [f"{share:.3f}" for share in covered])
 
 
@@ -227,15 +214,8 @@ def _gain(scores: list[Score], rows: int, losses_NM: Array) -> str:
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(losses_NM), size=len(losses_NM))
         observed = losses_NM[drawn]
-        gains.append(
-            np.mean(
-                [
-                    _rank_correlation(a.small_NM[drawn], observed)
-                    - _rank_correlation(b.small_NM[drawn], observed)
-                    for a, b in pairs
-                ]
-            )
-        )
+        ranks = [[_rank_correlation(s.small_NM[drawn], observed) for s in pair] for pair in pairs]
+        gains.append(np.mean([ours - theirs for ours, theirs in ranks]))
     plain = [mean_spearman(score.small_NM, losses_NM) for pair in pairs for score in pair]
     gain = np.mean(plain[::2]) - np.mean(plain[1::2])
     return "{:+.4f} ({:+.4f}..{:+.4f})".format(gain, *np.quantile(gains, [0.05, 0.95]))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from published_data import regmix, some
+from published_data import dclm, regmix, some
 
 from mixopt.corpus import DomainContent
 from mixopt.fitting import spearman
@@ -41,9 +41,7 @@ WAYS = ("carried", "new alone", "as one corpus", "own share")
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--every", type=int, default=8, help="task of Olmix's 110")
@@ -69,9 +67,7 @@ def _corpora(
 
 
 def _pdf(folder: Path, every: int) -> tuple[Trials, Trials]:
-    web = Trials.from_csv(folder / "dclm_ratios.csv", folder / "dclm_metrics.csv")
-    name = "full_reuse_update_5_seed_0"
-    new = Trials.from_csv(folder / f"{name}_ratios.csv", folder / f"{name}_metrics.csv")
+    web, new = dclm(folder), dclm(folder, "full_reuse_update_5_seed_0")
     targets = new.targets[::every]
     became = {topic: f"s2pdfv1:{TOPICS.get(topic, topic)}" for topic in web.domains}
     became |= dict.fromkeys(REST, "existing")

@@ -11,14 +11,14 @@ from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import prepare_corpus
 
 
-def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "bytes") -> Path:
-    """Prepare at most 8 MB of each domain, once, and return the corpus's folder.
+def prepared(data: Path, path: Path, domains: Sequence[str], most: int = 8_000_000) -> Path:
+    """Prepare some text of each domain, once, and return the corpus's folder.
 
     Args:
         data: The folder of the domains' folders.
         path: Where the corpus goes.
         domains: Names of the domains.
-        tokenizer: As in a configuration.
+        most: Bytes of a domain.
     """
     if not (path / "index.json").exists():
         sources = {
@@ -29,7 +29,7 @@ def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "b
             )
             for name in domains
         }
-        config = CorpusConfig(domains=sources, tokenizer=tokenizer, max_bytes=8_000_000)
+        config = CorpusConfig(domains=sources, max_bytes=most)
         prepare_corpus(config, {}, path, fingerprint=" ".join(domains), progress=say)
     return path
 

@@ -25,10 +25,14 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "real_text"))
+
+from research_text import prepared, say
 from story_tables import folder_name, print_story
-from story_text import FAMILIES, prepared_text, say, split_tasks, trivial_mixture
+from story_text import FAMILIES, split_tasks, trivial_mixture
 
 from mixopt import pipeline
+from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
 from mixopt.pretraining import export_model, pretrain, score_tasks
 from mixopt.sampling import Schedule, Stage
@@ -82,7 +86,8 @@ class Story:
         """
         self.data, self.out, self.workers = data, out, workers
         self.searched, self.tested = split_tasks(tasks, out / "tasks")
-        self.text = prepared_text(data, out / "text", (*PRETRAINED, *SOURCES))
+        domains = (*PRETRAINED, *SOURCES)
+        self.text = Corpus.open(prepared(data, out / "text", domains, 2_000_000), verify=False)
 
     def tell(self) -> None:
         """Run every part in order."""

@@ -6,15 +6,13 @@ Shapes: V ids of the tokenizer, D domains.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from mixopt.config import CorpusConfig, DomainConfig
-from mixopt.corpus import Corpus, TokenShards, prepare_corpus, read_items
+from mixopt.corpus import Corpus, TokenShards, read_items
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 
@@ -25,28 +23,6 @@ FAMILIES = {
     "codex_mbpp_gold_bpb_0shot": "coding",
 }
 EVERY = 4  # one item of so many is for the search
-
-
-def prepared_text(data: Path, path: Path, domains: Sequence[str]) -> Corpus:
-    """Prepare some text of each domain, once.
-
-    Args:
-        data: <domain>/train.parquet and <domain>/validation.parquet.
-        path: Where the corpus goes.
-        domains: Their names.
-    """
-    if not (path / "index.json").exists():
-        sources = {
-            name: DomainConfig(
-                path="parquet",
-                data_files=str(data / name / "train.parquet"),
-                validation=str(data / name / "validation.parquet"),
-            )
-            for name in domains
-        }
-        config = CorpusConfig(domains=sources, max_bytes=2_000_000)
-        prepare_corpus(config, {}, path, fingerprint=" ".join(domains), progress=say)
-    return Corpus.open(path, verify=False)
 
 
 def split_tasks(tasks: Path, out: Path) -> tuple[Path, Path]:
@@ -99,8 +75,3 @@ def _bytes(shards: TokenShards) -> np.ndarray:
 def _shares(tokens_N: np.ndarray) -> Array:
     """Return each id's share of the tokens, shape (V,)."""
     return np.bincount(tokens_N, minlength=512) / len(tokens_N)
-
-
-def say(line: str) -> None:
-    """Print a line to stderr, apart from the tables."""
-    sys.stderr.write(f"{line}\n")
