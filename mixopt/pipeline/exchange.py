@@ -188,22 +188,23 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
 def _metrics(path: Path) -> dict[str, Any]:
     content = {} if path.suffix == ".jsonl" else read_json(path, error=TrialsError)
     try:
-        if "tasks" in content:
+        if isinstance(content.get("tasks"), list):
             tasks = [task for task in content["tasks"] if "task_name" in task]
             results = {task["task_name"]: task["metrics"] for task in tasks}
         else:
             results = content["results"]
-        samples = content.get("n-samples", {})
+        samples = content.get("n-samples") or {}
         metrics = {
             (task, name): value
             for task, metrics in results.items()
             for name, value in metrics.items()
             if isinstance(value, (int, float)) and "stderr" not in name
         }
+        counts = {task: samples.get(task, {}).get("effective") for task in results}
         items = {
-            (task, name): samples[task]["effective"]
+            (task, name): counts[task]
             for task, name in metrics
-            if task in samples and name.split(",")[0] in SHARES
+            if isinstance(counts[task], (int, float)) and name.split(",")[0] in SHARES
         }
     except (KeyError, TypeError, AttributeError):
         raise TrialsError(

@@ -73,6 +73,14 @@ def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_p
     assert trials.targets == ("task/arc/acc", "task/arc/perplexity")
 
 
+@pytest.mark.parametrize("samples", [None, {}, {"arc": {}}, {"arc": {"effective": None}}])
+def test_results_without_a_number_of_questions_are_read_without_it(tmp_path, samples):
+    for run in ("t1", "t2"):
+        write(tmp_path / f"{run}.json", {"results": {"arc": {"acc": 0.5}}, "n-samples": samples})
+    assert imported(tmp_path) == 1
+    assert (tmp_path / "L.csv").read_text().splitlines()[0] == "trial,task/arc/acc"
+
+
 def test_runs_that_answer_the_same_questions_differ_by_less_than_their_number_says(tmp_path):
     rng = np.random.default_rng(0)
     hard_I = rng.beta(0.3, 0.3, 400)
