@@ -94,7 +94,8 @@ def auxiliary_coefficient(model: nn.Module) -> float:
         if any(hasattr(source, "load_balancing_loss_func") for source in sources):
             for path in _COEFFICIENTS:
                 value = _at(config, path)
-                if value is not None and not 0 <= value < math.inf:
+                is_possible = isinstance(value, int | float) and 0 <= value < math.inf
+                if value is not None and not is_possible:
                     raise ConfigError(
                         f"model.options: {path}: {value!r} is not possible; it must be 0 or more;"
                         " 0 adds no auxiliary loss"

@@ -17,7 +17,7 @@ from places import PROJECT
 from tiny_experts import NOT_RECOMPUTED, families, inputs_of, tiny_experts
 from torch import Tensor, nn
 
-from mixopt.errors import RoutingError
+from mixopt.errors import ConfigError, RoutingError
 from mixopt.routing import RouterStats, auxiliary_coefficient, find_routers
 from mixopt.routing.adapters import FoundRouter
 
@@ -116,7 +116,11 @@ def test_there_are_as_many_families_as_the_page_on_counting_says():
 
 
 def test_the_coefficient_of_a_family_is_found():
-    assert auxiliary_coefficient(tiny_experts("jetmoe")) == 0.01
+    model = tiny_experts("jetmoe")
+    assert auxiliary_coefficient(model) == 0.01
+    vars(model.config)["aux_loss_coef"] = "1e-2"
+    with pytest.raises(ConfigError, match="aux_loss_coef: '1e-2' is not possible"):
+        auxiliary_coefficient(model)
     assert auxiliary_coefficient(tiny_experts("llama4_text")) == 0
 
 
