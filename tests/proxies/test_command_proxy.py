@@ -266,6 +266,7 @@ def test_a_trial_is_run_again_where_length_command_or_result_have_changed_alone(
     ("options", "message"),
     [
         ({"result": "../m.json"}, r"proxy.result: '../m.json'; must"),
+        ({"result": "m.json", "unit": "bits"}, "proxy.unit: 'bits'; must be nats_per_token or"),
         (
             {"result": "m.json", "mixture_format": "megatrn"},
             "proxy.mixture_format: unknown tool 'megatrn'; did you mean 'megatron'",

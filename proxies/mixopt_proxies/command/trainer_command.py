@@ -13,7 +13,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -22,7 +22,7 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.integrations import export_mixture, exporter, exporter_names
 from mixopt.mixture import Phases
 from mixopt.system import write_json, write_text
-from mixopt.trials import Training, Trial
+from mixopt.trials import Training, Trial, Unit
 from mixopt_proxies.command.result_file import DOMAIN
 
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
@@ -51,7 +51,7 @@ class TrainerCommand:
     run: str | Sequence[str]
     result: str
     losses: str | Mapping[str, str] | None = None
-    unit: str = "nats_per_token"
+    unit: Unit = "nats_per_token"
     mixture_format: str | None = None
     paths: Mapping[str, Any] | None = None
     folder: str | None = None
@@ -66,6 +66,8 @@ class TrainerCommand:
             raise ConfigError(
                 f"proxy.result: {self.result!r}; must be a file of the command below {{out}}"
             )
+        if self.unit not in get_args(Unit):
+            raise ConfigError(f"proxy.unit: {self.unit!r}; must be {' or '.join(get_args(Unit))}")
         if tool is None and self.paths is not None:
             raise ConfigError("proxy.paths: needs proxy.mixture_format")
         if tool is not None and tool not in exporter_names():
