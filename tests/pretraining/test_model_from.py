@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def other_corpus(tmp_path_factory) -> Path:
     """A corpus whose tokenizer has as many ids, of which some mean something else."""
     path = tiny_corpus(tmp_path_factory.mktemp("other") / "corpus").path
     FastTokenizer.train(["of bytes, in another order"], 257).save(path)
-    record = file_record(path / "tokenizer.json").to_json()
+    record = asdict(file_record(path / "tokenizer.json"))
     known = {"tokenizer": "bpe:257", "files": {"tokenizer.json": record}}
     write_sealed(path / "index.json", json.loads((path / "index.json").read_text()) | known)
     return path
