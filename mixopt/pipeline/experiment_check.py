@@ -33,7 +33,6 @@ from mixopt.pipeline.experiment_cost import (
     training_parts,
     trial_speed,
 )
-from mixopt.pipeline.sweep import check_start
 from mixopt.proposals import FullRun, baseline_breaks, known_baseline
 from mixopt.reporting import table_text
 from mixopt.sweeps import worker_devices
@@ -238,7 +237,9 @@ def _checked_proxy(config: Config) -> Proxy:
             f"proxy.simulate_epochs: proxy {name!r} cannot simulate epochs; leave it out"
         )
     if config.proxy.start is not None:
-        check_start(config, proxy)
+        _with_start(proxy, name).start_hash()
+        if hasattr(proxy, "check_tokenizer"):
+            proxy.check_tokenizer(config.corpus.tokenizer)
     if config.sweep.stop is not None and not getattr(proxy, "resumes", False):
         raise ConfigError(f"sweep.stop: proxy {name!r} cannot train a trial in parts; leave it out")
     if config.sweep.executor == "local" and hasattr(proxy, "check_here"):
@@ -392,3 +393,23 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
             mixture = known_baseline(name, weights, full)
             if mixture is not None and (line := baseline_breaks(name, mixture, limits)):
                 yield line
+
+
+def with_start_hash(config: Config) -> Config:
+    """Return a configuration with the hash of the checkpoint that its trials start from."""
+    proxy = config.proxy
+    if proxy.start is None:
+        return config
+    unstarted = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    started = _with_start(unstarted, proxy.name)
+    options = proxy.options | {"start_hash": str(started.start_hash())}
+    return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
+
+
+def _with_start(proxy: Any, name: str) -> Any:
+    if not hasattr(proxy, "start_hash"):
+        raise ConfigError(
+            f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
+            " name: continued"
+        )
+    return proxy

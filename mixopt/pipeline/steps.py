@@ -17,6 +17,7 @@ from mixopt.pipeline.experiment_check import (
     check_token_unit,
     earlier_trials,
     full_run,
+    with_start_hash,
 )
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
@@ -26,7 +27,6 @@ from mixopt.pipeline.sweep import (
     say_unfinished,
     sweep,
     train_trials,
-    with_start_hash,
     worse_round,
     worse_text,
 )

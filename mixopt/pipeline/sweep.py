@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mixopt.config import Config
 from mixopt.corpus import corpus_hash
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import RunError
 from mixopt.fitting import OBJECTIVE, Fit
 from mixopt.mixture import Mixture
 from mixopt.pipeline.early_stop import continuing_trials, with_estimated_ends
@@ -45,7 +43,6 @@ from mixopt.trials import (
     Trials,
     design_constraints,
     first_stage,
-    make_proxy,
     read_design,
     settled,
     stage_limits,
@@ -155,24 +152,6 @@ def _say_anneals(run: Run, table: Trials, say: Say) -> None:
             say(f"sweep: {line}")
 
 
-def with_start_hash(config: Config) -> Config:
-    """Return a configuration with the hash of the checkpoint that its trials start from."""
-    proxy = config.proxy
-    if proxy.start is None:
-        return config
-    unstarted = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
-    started = _with_start(unstarted, proxy.name)
-    options = proxy.options | {"start_hash": str(started.start_hash())}
-    return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
-
-
-def check_start(config: Config, proxy: Any) -> None:
-    """Check that the start checkpoint can be opened and uses the corpus's tokenizer."""
-    _with_start(proxy, config.proxy.name).start_hash()
-    if hasattr(proxy, "check_tokenizer"):
-        proxy.check_tokenizer(config.corpus.tokenizer)
-
-
 def _record_start(run: Run, job: Job, say: Say) -> None:
     """Write the losses of the start checkpoint, once.
 
@@ -184,15 +163,6 @@ def _record_start(run: Run, job: Job, say: Say) -> None:
     losses = measure_start(job.proxy, job.options, job.corpus, job.training)
     StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
     say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
-
-
-def _with_start(proxy: Any, name: str) -> Any:
-    if not hasattr(proxy, "start_hash"):
-        raise ConfigError(
-            f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
-            " name: continued"
-        )
-    return proxy
 
 
 Frozen = dict[str, float] | None  # the mixture that the stage of a round holds frozen

@@ -6,8 +6,8 @@ from places import SUPPORT
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, RunError
-from mixopt.pipeline import check, sweep
-from mixopt.pipeline.sweep import with_start_hash
+from mixopt.pipeline import check, experiment_check, sweep
+from mixopt.pipeline.experiment_check import with_start_hash
 from mixopt.run_directory import Run, StartRecord, trial_records
 from mixopt.run_directory.steps import START_FILE
 from mixopt.sweeps import Job
@@ -87,7 +87,7 @@ def test_a_proxy_of_ones_own_that_begins_with_nothing_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="its trials begin with random weights, no checkpoint"):
         trial_records._measured((name, options, None, None))
     with pytest.raises(ConfigError, match="from: trials of proxy 'a:B' begin with no checkpoint"):
-        sweep._with_start(object(), "a:B")
+        experiment_check._with_start(object(), "a:B")
 
 
 def test_every_changed_byte_is_refused_in_a_line(folder):
