@@ -67,15 +67,12 @@ def test_a_trial_has_a_result_in_order_whose_loss_on_real_text_falls(corpus):
         assert course[-1] < 2.9
 
 
-@pytest.mark.parametrize(
-    ("at", "options"),
-    [
-        (0.5, {}),
-        (0.3, {"precision": "bfloat16", "tied": True}),
-        (0.25, {"experts": 4, "top_k": 2, "expert_ff": 16, "ff": None}),
-    ],
-)
-def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, at, options):
+ROUTED = {"experts": 4, "top_k": 2, "expert_ff": 16, "ff": None}
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16", "tied": True}, ROUTED])
+def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, options):
+    at = 0.3
     whole, _ = train(corpus, trials_of(1, 2, 3), replace(FEW, eval_every=1_000), **options)
     parted = replace(FEW, eval_every=1_000, files=str(tmp_path))
     begun, reports = train(corpus, trials_of(1, 2, 3), replace(parted, part=(0.0, at)), **options)
@@ -84,7 +81,6 @@ def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, at, 
     # Other members continue, in another order.
     ended, _ = train(corpus, trials_of(3, 1), replace(parted, part=(at, 1.0)), **options)
     assert [result.losses for result in ended] == [whole[2].losses, whole[0].losses]
-    assert begun[0].losses not in whole[0].curve or at == 0.5
     assert [*begun[2].curve[:-1], *ended[0].curve][-3:] == list(whole[2].curve[-3:])
     assert str(ended[0].experts) == str(whole[2].experts)
 

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from made_proposal import made_proposal
+from made_proposal import made_proposal, made_recommendation
 from made_validation import MIXTURES, made_validation
 
 from mixopt.constraints import Guardrails
 from mixopt.integrations import EXPORT_TOOLS
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline import run_status
-from mixopt.proposals import Gain, Interval, Recommendation, named
+from mixopt.proposals import Gain, Interval, named
 from mixopt.reporting import report, terminal
 from mixopt.reporting.answer import (
     _axis,
@@ -38,19 +38,7 @@ from mixopt.reporting.terminal import (
 from mixopt.reporting.what_if import starts_of
 
 MADE = made_proposal()
-RECOMMENDED = Recommendation(
-    mixture=MADE.mixture,
-    chosen="proposal",
-    standing="significantly better",
-    why="why",
-    natural=MADE.natural,
-    objective="help",
-    unit="bits_per_byte",
-    tokens=1000,
-    gains={},
-    costs={},
-    epochs=None,
-)
+RECOMMENDED = made_recommendation()
 MOVED = "more prose, less code than natural."
 VALUES = {"proposal": [1.0, 1.0, 1.0], "natural": [1.2, 1.3, 1.25], "uniform": [0.8, 0.9, 0.85]}
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mixopt.mixture import Mixture
-from mixopt.proposals import Interval, Proposal, Region
+from mixopt.proposals import Interval, Proposal, Recommendation, Region
 from mixopt.proposals.proposal import Stability
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -29,3 +29,11 @@ PROPOSAL = Proposal(
 
 def made_proposal(**fields):
     return replace(PROPOSAL, **fields)
+
+
+def made_recommendation(**fields):
+    """Return the recommendation of a made proposal."""
+    made = {"chosen": "proposal", "standing": "significantly better", "why": "why"}
+    made |= {"objective": "help", "unit": "bits_per_byte", "tokens": 1000}
+    made |= {"mixture": PROPOSAL.mixture, "natural": PROPOSAL.natural}
+    return Recommendation(**made | {"gains": {}, "costs": {}, "epochs": None} | fields)

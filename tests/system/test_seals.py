@@ -9,11 +9,10 @@ from contextlib import suppress
 import polars as pl
 import pytest
 from flips import flips
-from made_proposal import made_proposal
+from made_proposal import made_recommendation
 
 from mixopt import Mixture
 from mixopt.errors import MixoptError, RunError
-from mixopt.proposals import Recommendation
 from mixopt.system import (
     FileRecord,
     Verifier,
@@ -95,22 +94,7 @@ def test_a_damaged_table_of_somebody_elses_is_one_line(tmp_path):
 @pytest.mark.parametrize("step", [24, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_flip_in_a_recommendation_is_found_or_harmless_also_as_a_mixture(tmp_path, step):
     path = tmp_path / "recommendation.yaml"
-    mixture = made_proposal().mixture
-    recommendation = Recommendation(
-        mixture=mixture,
-        chosen="proposal",
-        standing="undecided",
-        why="why",
-        natural=mixture,
-        objective="help",
-        unit="bits_per_byte",
-        tokens=1000,
-        gains={},
-        costs={},
-        epochs=None,
-        warnings=("tasks are few",),
-    )
-    recommendation.to_file(path)
+    made_recommendation(standing="undecided", warnings=("tasks are few",)).to_file(path)
     whole = Mixture.from_file(path)
     for _ in flips(path, count=720 // step):
         with warnings.catch_warnings(record=True) as said, suppress(MixoptError):
