@@ -112,11 +112,8 @@ def _train_part(
     }
     if len(done) == len(trials):
         return
-    total, alike, files = (
-        max(planned, len(trials)),
-        Counter[str](),
-        TrialFolder(folder, job.made_by),
-    )
+    files, alike = TrialFolder(folder, job.made_by), Counter[str]()
+    total = max(planned, len(trials))
     tokens = round(job.training.tokens * (end - begin))
 
     def titled(line: str) -> None:

@@ -67,12 +67,12 @@ def test_a_trial_has_a_result_in_order_whose_loss_on_real_text_falls(corpus):
         assert course[-1] < 2.9
 
 
+LOW = {"precision": "bfloat16", "tied": True}
 ROUTED = {"experts": 4, "top_k": 2, "expert_ff": 16, "ff": None}
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16", "tied": True}, ROUTED])
-def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, options):
-    at = 0.3
+@pytest.mark.parametrize(("at", "options"), [(0.5, {}), (0.3, LOW), (0.25, ROUTED)])
+def test_a_trial_in_two_parts_gives_the_bits_of_the_whole(corpus, tmp_path, at, options):
     whole, _ = train(corpus, trials_of(1, 2, 3), replace(FEW, eval_every=1_000), **options)
     parted = replace(FEW, eval_every=1_000, files=str(tmp_path))
     begun, reports = train(corpus, trials_of(1, 2, 3), replace(parted, part=(0.0, at)), **options)
