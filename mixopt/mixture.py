@@ -19,7 +19,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -243,6 +243,13 @@ class Mixture(Mapping[str, float]):
         """Return a table of all shares, for notebooks."""
         rows = [(name, share_text(weight)) for name, weight in self.items()]
         return html_table(("domain", "share"), rows)
+
+
+class DomainContent(NamedTuple):
+    """Hash of a domain's training shards, empty if they are elsewhere, and its distinct tokens."""
+
+    sha256: str
+    tokens: int
 
 
 def largest_shares(mixture: Mapping[str, float]) -> str:

@@ -46,7 +46,8 @@ from mixopt_proxies.decoder import (
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Trial
 
 CPU = torch.device("cpu")
 # Before steps are timed: ours are recorded as a CUDA graph after the first ones.

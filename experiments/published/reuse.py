@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from published_data import dclm, regmix, some
 
-from mixopt.corpus import DomainContent
 from mixopt.fitting import spearman
+from mixopt.mixture import DomainContent
 from mixopt.system import Array
-from mixopt.trials import Trials
+from mixopt.trials import Trials, carried_to
 
 # Topics by other names on the web; what has no PDFs counts as the rest.
 TOPICS = {
@@ -72,7 +72,7 @@ def _pdf(folder: Path, every: int) -> tuple[Trials, Trials]:
     became = {topic: f"s2pdfv1:{TOPICS.get(topic, topic)}" for topic in web.domains}
     became |= dict.fromkeys(REST, "existing")
     corpus = {name: DomainContent("", 0) for name in new.domains}
-    old, _ = web.carried_to(corpus, became, "dclm")
+    old, _ = carried_to(web, corpus, became, "dclm")
     return old.with_targets(targets), new.with_targets(targets)
 
 

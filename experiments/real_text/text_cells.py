@@ -37,8 +37,9 @@ from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus, prepare_corpus
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.sweeps import Training, make_proxy
 from mixopt.system import Array
-from mixopt.trials import Training, Trial, Trials, make_proxy, trial_seeds
+from mixopt.trials import Trial, Trials, trial_seeds
 
 # Share of noised words, documents to train on and held-out ones.
 LEVELS = {"high": (0.0, 15, 40), "mid": (0.3, 45, 8), "low": (0.8, 140, 8)}

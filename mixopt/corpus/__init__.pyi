@@ -1,9 +1,10 @@
 from .corpus import (
     Corpus as Corpus,
     Domain as Domain,
-    DomainContent as DomainContent,
+    bits_per_nat as bits_per_nat,
     check_prepared as check_prepared,
     document_ends as document_ends,
+    in_bits_per_byte as in_bits_per_byte,
     publish_corpus as publish_corpus,
     tokens_per_byte as tokens_per_byte,
     true_inventory as true_inventory,

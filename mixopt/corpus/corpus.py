@@ -15,11 +15,12 @@ the stated sizes count, and repeated tokens of a mixed domain count once.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mixopt.corpus.index_files import (
     INDEX,
@@ -30,7 +31,7 @@ from mixopt.corpus.index_files import (
 )
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.errors import ConfigError, CorpusError, PluginError, ShardError, plain_line
-from mixopt.mixture import Mixture
+from mixopt.mixture import DomainContent, Mixture
 from mixopt.system import (
     PlainDict,
     Say,
@@ -72,13 +73,6 @@ class Domain:
     name: str
     train: TokenShards | None
     validation: TokenShards
-
-
-class DomainContent(NamedTuple):
-    """Hash of the training shards (empty if they are elsewhere) and number of distinct tokens."""
-
-    sha256: str
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -346,3 +340,19 @@ def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
         if splits:
             rates[domain.name] = splits[0].tokens / splits[0].bytes
     return rates
+
+
+def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
+    """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2."""
+    shards = {domain.name: domain.validation for domain in domains}
+    if not all(shard.bytes and shard.tokens for shard in shards.values()):
+        return None
+    return {name: shard.tokens / shard.bytes / math.log(2) for name, shard in shards.items()}
+
+
+def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:
+    """Return losses in bits per byte; none if the bytes of a domain are unknown."""
+    rates = bits_per_nat(domains)
+    if rates is None:
+        return {}
+    return {name: loss * rates[name] for name, loss in nats.items()}

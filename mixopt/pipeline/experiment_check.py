@@ -35,9 +35,9 @@ from mixopt.pipeline.experiment_cost import (
 )
 from mixopt.proposals import FullRun, baseline_breaks, known_baseline
 from mixopt.reporting import table_text
-from mixopt.sweeps import worker_devices
+from mixopt.sweeps import Proxy, make_proxy, worker_devices
 from mixopt.system import cache_folder, duration, load_plugin, share_text, short_count, wrapped
-from mixopt.trials import Proxy, Trials, design_constraints, make_design, make_proxy
+from mixopt.trials import Trials, design_constraints, make_design
 
 Result = TypeVar("Result")
 LABEL_WIDTH = 14

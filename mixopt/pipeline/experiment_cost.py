@@ -14,8 +14,9 @@ from mixopt.corpus import BYTES, counted_tokens, known_size, plain_name, scored_
 from mixopt.errors import CorpusError
 from mixopt.fitting import OFTEN, power
 from mixopt.mixture import Mixture, Phases
+from mixopt.sweeps import Training
 from mixopt.system import first_few, one_blas_thread, short_count
-from mixopt.trials import Training, anneal_mixtures, design_constraints
+from mixopt.trials import anneal_mixtures, design_constraints
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
 TYPICAL_VOCABULARY = 50_000  # vocabulary size of an unknown tokenizer

@@ -68,7 +68,7 @@ from mixopt.run_directory import (
 from mixopt.sweeps import TrialFolder, make_executor, read_entry
 from mixopt.system import Say, check_links, check_trusted, duration, hidden_progress, silent
 from mixopt.tracking import Tracker, tracked
-from mixopt.trials import Trial, TrialResult, Trials, make_design, write_design
+from mixopt.trials import Trial, TrialResult, Trials, carried_to, make_design, write_design
 
 Source = str | Path
 Train = Callable[[Sequence[Trial]], list[TrialResult]]
@@ -266,7 +266,7 @@ def _carry(run: Run, say: Say) -> list[str]:
         say("design: warning: of the usual regressors only auto weighs trials of design.earlier")
     ((where, domains),) = run.config.design.earlier.items()
     trials, contents = earlier_trials(where), run.corpus.contents
-    carried, unknown = trials.finished.carried_to(contents, domains, where)
+    carried, unknown = carried_to(trials.finished, contents, domains, where)
     say(f"design: {carried.notes[-1]}")
     if not set(carried.targets) & set(run.config.losses):
         raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")

@@ -33,11 +33,10 @@ from mixopt.run_directory import (
     stated_objective,
     usable_trials,
 )
-from mixopt.sweeps import GROUPS, ROUNDS, Job, Select, run_trials
+from mixopt.sweeps import GROUPS, ROUNDS, Job, Select, Training, run_trials
 from mixopt.system import FileShape, Say, first_few, read_json, write_json, write_table
 from mixopt.trials import (
     MIN_WEIGHT,
-    Training,
     Trial,
     TrialResult,
     Trials,

@@ -20,8 +20,9 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
 from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory.steps import START_FILE, SWEEP
+from mixopt.sweeps import Training, make_proxy
 from mixopt.system import FileShape, checked_as, in_processes, read_sealed, read_table, write_sealed
-from mixopt.trials import Losses, Training, TrialResult, make_proxy
+from mixopt.trials import Losses, TrialResult
 
 SCHEMA: dict[str, Any] = {
     "trial": pl.String,

@@ -21,6 +21,13 @@ from .progress import (
     seconds_left as seconds_left,
     sweep_totals as sweep_totals,
 )
+from .proxy import (
+    Doing as Doing,
+    Progress as Progress,
+    Proxy as Proxy,
+    Training as Training,
+    make_proxy as make_proxy,
+)
 from .ray_tasks import RayExecutor as RayExecutor
 from .slurm import SlurmExecutor as SlurmExecutor
 from .sweep import (

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+from mixopt.sweeps.proxy import Training
 from mixopt.system import Say, silent
-from mixopt.trials import Training
 
 # Failures that a retry may avoid: the process died, memory ran out, or the node went away.
 Fault = Literal["died", "memory", "lost"]

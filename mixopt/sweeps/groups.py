@@ -30,6 +30,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 from mixopt.corpus import Corpus
 from mixopt.errors import CorpusError, MixoptError, ShardError
 from mixopt.sweeps.contract import PATIENCE, Ended, Executor, Fault, Job, State
+from mixopt.sweeps.proxy import Doing
 from mixopt.sweeps.trial_files import (
     LOGS,
     WORK,
@@ -50,7 +51,7 @@ from mixopt.system import (
     write_sealed,
     write_text,
 )
-from mixopt.trials import Doing, Trial, TrialResult
+from mixopt.trials import Trial, TrialResult
 
 GROUP, BEAT, RESULT, HANDLE = "group.json", "beat.json", "result.json", "handle"
 MAX_LINE, MAX_TAIL = 300, 16_384  # characters of a log's last line, bytes read to find it

@@ -24,18 +24,9 @@ from mixopt.errors import CorpusError, MixoptError, plain_line
 from mixopt.sweeps.contract import Job
 from mixopt.sweeps.groups import GROUP, Beat, Group, GroupResult, log_of, write_beat, write_result
 from mixopt.sweeps.local import PLACE, find_gpus
+from mixopt.sweeps.proxy import Doing, Progress, Proxy, make_proxy
 from mixopt.system import host_name, read_json
-from mixopt.trials import (
-    MAX_LOSS,
-    Doing,
-    Losses,
-    Progress,
-    Proxy,
-    Trial,
-    TrialResult,
-    listed,
-    make_proxy,
-)
+from mixopt.trials import MAX_LOSS, Losses, Trial, TrialResult, listed
 
 MAX_REASON = 2000  # characters
 BEAT_EVERY = 0.5  # seconds

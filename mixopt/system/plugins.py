@@ -18,7 +18,7 @@ from mixopt.system.files import PlainMapping
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
-# Required methods of plug-ins; full interfaces: mixopt.trials.proxy, mixopt.fitting.regressor,
+# Required methods of plug-ins; full interfaces: mixopt.sweeps.proxy, mixopt.fitting.regressor,
 # mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract,
 # mixopt.integrations.weight_units.
 METHODS: dict[PluginKind, tuple[str, ...]] = {

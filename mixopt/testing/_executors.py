@@ -21,11 +21,11 @@ from typing import Any
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Executor, GroupOutcome, GroupRunner, Job, Site
+from mixopt.sweeps import Executor, GroupOutcome, GroupRunner, Job, Progress, Site, Training
 from mixopt.system import host_name, is_running, start_of
 from mixopt.testing._promises import Promises
 from mixopt.testing._tiny_corpus import tiny_corpus
-from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt.trials import Losses, Trial, TrialResult
 
 SIZE = 2  # trials that train together
 TOKENS = 1000

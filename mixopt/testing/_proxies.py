@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, in_bits_per_byte
 from mixopt.mixture import Mixture
+from mixopt.sweeps import Progress, Proxy, Training
 from mixopt.system import folder_records
 from mixopt.testing._promises import Promises
 from mixopt.testing._tiny_corpus import tiny_corpus
-from mixopt.trials import Progress, Proxy, Training, Trial, TrialResult, in_bits_per_byte
+from mixopt.trials import Trial, TrialResult
 
 SHARES = {"most": 0.9, "some": 0.1, "all": 1.0}  # of code in the trials
 

@@ -22,20 +22,6 @@ from .first_round import (
     trial_seeds as trial_seeds,
     write_design as write_design,
 )
-from .proxy import (
-    Doing as Doing,
-    Losses as Losses,
-    Progress as Progress,
-    Proxy as Proxy,
-    Role as Role,
-    Status as Status,
-    Training as Training,
-    Trial as Trial,
-    TrialResult as TrialResult,
-    bits_per_nat as bits_per_nat,
-    in_bits_per_byte as in_bits_per_byte,
-    make_proxy as make_proxy,
-)
 from .readiness import (
     MIN_MIXTURES as MIN_MIXTURES,
     Readiness as Readiness,
@@ -48,5 +34,13 @@ from .readiness import (
     trials_fingerprint as trials_fingerprint,
     without_flat_tasks as without_flat_tasks,
 )
+from .reindexing import carried_to as carried_to
 from .stages import stage_limits as stage_limits
 from .table import Trials as Trials
+from .trial import (
+    Losses as Losses,
+    Role as Role,
+    Status as Status,
+    Trial as Trial,
+    TrialResult as TrialResult,
+)

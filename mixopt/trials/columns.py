@@ -1,27 +1,30 @@
-"""The rows of a table of trials: its columns, and joining trials with their results by name."""
+"""The columns of a table of trials, checks of their values, and joining rows by name.
+
+Shapes: N trials, D domains, M evaluation domains.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from mixopt.config import TASK, task_metric
-from mixopt.corpus import DomainContent
 from mixopt.errors import ConfigError, TrialsError, did_you_mean
-from mixopt.system import Array, check_path, first_few
-from mixopt.trials.proxy import Losses, Trial, TrialResult
+from mixopt.system import check_path, first_few
+from mixopt.trials.trial import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
-WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
+WEIGHT = "weight/"
+LOSS = "loss/"
+BPB = "bpb/"
 ITEMS = "items/"  # columns with the number of questions of a metric
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
 MAX_LOSS = 1e100  # absolute value; its square must be finite
 HAS_LOSSES = pl.col("status").is_in(["finished", "stopped"])
 MAX_SIZE = 1 << 53  # tokens or parameters, exact in a float
-RESULT = ("trial", "status", "reason", "tokens", "parameters", "seconds")  # of a result's fields
+WEIGHTS_SUM = 1e-6  # tolerance of the sum of a trial's weights
 HEAD: dict[str, Any] = {
     "trial": pl.String,
     "role": pl.String,
@@ -39,33 +42,15 @@ TAIL: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class TrialRows:
-    """Rows of trials with the names of their columns; `Trials` adds checks."""
-
-    table: pl.DataFrame
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
-    items: Mapping[str, int] = field(default_factory=dict)
-    contents: Mapping[str, DomainContent] = field(default_factory=dict)
-    is_phased: bool = False
-
-    def weights(self) -> Array:
-        """Return the mixtures, shape (N, D); rows add up to 1."""
-        columns = self.table.select([WEIGHT + name for name in self.domains])
-        return columns.to_numpy().astype(float)
-
-    def __len__(self) -> int:
-        """Count the trials."""
-        return self.table.height
-
-
 def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
     """Return the columns of a table of trials and their types, in order."""
-    weights = [WEIGHT + name for name in domains]
-    losses = [loss_column(name, unit) for unit in PREFIX for name in targets]
-    return {**HEAD, **dict.fromkeys(weights + losses, pl.Float64), **TAIL}
+    columns = dict(HEAD)
+    for name in domains:
+        columns[WEIGHT + name] = pl.Float64
+    for unit in PREFIX:
+        for name in targets:
+            columns[loss_column(name, unit)] = pl.Float64
+    return columns | TAIL
 
 
 def loss_column(name: str, unit: Unit) -> str:
@@ -77,12 +62,14 @@ def loss_column(name: str, unit: Unit) -> str:
 
 def loss_names(table: pl.DataFrame) -> tuple[str, ...]:
     """Return the names of losses from the columns: evaluation domains, then tasks."""
-    return (*named(table, LOSS), *(column for column in table.columns if column.startswith(TASK)))
+    tasks = [column for column in table.columns if column.startswith(TASK)]
+    return named(table, LOSS) + tuple(tasks)
 
 
 def named(table: pl.DataFrame, prefix: str) -> tuple[str, ...]:
     """Return the names of columns with `prefix`, without it, in order."""
-    return tuple(c.removeprefix(prefix) for c in table.columns if c.startswith(prefix))
+    columns = [column for column in table.columns if column.startswith(prefix)]
+    return tuple(column.removeprefix(prefix) for column in columns)
 
 
 def table_of(
@@ -97,43 +84,81 @@ def table_of(
     names = [trial.name for trial in trials]
     check_once(names, "the design")
     check_once([result.trial for result in results], "the results")
-    by_name = {result.trial: result for result in results}
-    check_same(names, by_name, "the design", "the results")
-    pairs = [(trial, by_name[trial.name]) for trial in trials]
-    domains = trials[0].mixture.domains
-    losses = {r.trial: r.losses for _, r in pairs if not r.has_failed and r.losses}
-    tasks = tuple(
-        dict.fromkeys(name for trial_losses in losses.values() for name in trial_losses.tasks)
-    )
+    result_of = {result.trial: result for result in results}
+    check_same(names, result_of, "the design", "the results")
+    losses_of = {}
+    for name in names:
+        result = result_of[name]
+        if result.losses and not result.has_failed:
+            losses_of[name] = result.losses
     if targets is None:
-        targets = (*_common_targets(losses), *tasks)
-    targets = [name for name in targets if name in tasks or not name.startswith(TASK)]
+        targets = _common_targets(losses_of)
+    tasks = _tasks(losses_of)
+    targets = [name for name in targets if not name.startswith(TASK) or name in tasks]
+    domains = trials[0].mixture.domains
+    no_losses = Losses(0, {}, {})
     rows = []
-    for trial, result in pairs:
-        if set(trial.mixture) != set(domains):
-            odd = sorted(set(trial.mixture) ^ set(domains))
-            raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
-        row = {name: getattr(trial, name) for name in ("role", "seed", "round")}
-        row |= {n: getattr(result, n) for n in RESULT}
-        row |= {"mixture": trial.mixture.fingerprint, "proxy": proxy}
-        row |= {WEIGHT + name: trial.mixture[name] for name in domains}
-        trial_losses = losses.get(trial.name, Losses(0, {}, {}))
-        for unit in PREFIX:
-            unit_losses = getattr(trial_losses, unit) | trial_losses.tasks
-            row |= {loss_column(name, unit): unit_losses.get(name) for name in targets}
-        rows.append(row)
+    for trial in trials:
+        _check_domains(trial, domains)
+        identity = _identity(trial, result_of[trial.name], proxy)
+        weights = {WEIGHT + name: trial.mixture[name] for name in domains}
+        losses = _loss_cells(losses_of.get(trial.name, no_losses), targets)
+        rows.append(identity | weights | losses)
     return pl.DataFrame(rows, schema=schema(domains, targets))
 
 
-def _common_targets(losses: Mapping[str, Losses]) -> tuple[str, ...]:
-    """Return the evaluation domains common to all finished trials; raise TrialsError for others."""
-    targets = next((tuple(trial_losses.nats_per_token) for trial_losses in losses.values()), ())
-    for trial, trial_losses in losses.items():
-        if odd := sorted(set(trial_losses.nats_per_token) ^ set(targets)):
+def _check_domains(trial: Trial, domains: Iterable[str]) -> None:
+    odd = sorted(set(trial.mixture) ^ set(domains))
+    if odd:
+        raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
+
+
+def _identity(trial: Trial, result: TrialResult, proxy: str) -> dict[str, Any]:
+    """Return the cells of a row that are neither weights nor losses."""
+    return {
+        "trial": trial.name,
+        "role": trial.role,
+        "seed": trial.seed,
+        "status": result.status,
+        "reason": result.reason,
+        "mixture": trial.mixture.fingerprint,
+        "tokens": result.tokens,
+        "parameters": result.parameters,
+        "proxy": proxy,
+        "seconds": result.seconds,
+        "round": trial.round,
+    }
+
+
+def _loss_cells(losses: Losses, targets: Sequence[str]) -> dict[str, float | None]:
+    """Return the losses of a trial by column, in each unit; None where they are missing."""
+    cells: dict[str, float | None] = {}
+    for unit in PREFIX:
+        values = getattr(losses, unit) | losses.tasks
+        cells |= {loss_column(name, unit): values.get(name) for name in targets}
+    return cells
+
+
+def _tasks(losses_of: Mapping[str, Losses]) -> tuple[str, ...]:
+    """Return the metrics of tasks that any trial has, in the order of their first appearance."""
+    tasks: dict[str, None] = {}
+    for losses in losses_of.values():
+        tasks |= dict.fromkeys(losses.tasks)
+    return tuple(tasks)
+
+
+def _common_targets(losses_of: Mapping[str, Losses]) -> tuple[str, ...]:
+    """Return evaluation domains and tasks; raise TrialsError if trials' evaluation differs."""
+    targets: tuple[str, ...] | None = None
+    for trial, losses in losses_of.items():
+        if targets is None:
+            targets = tuple(losses.nats_per_token)
+        odd = sorted(set(losses.nats_per_token) ^ set(targets))
+        if odd:
             raise TrialsError(
                 f"trial {trial!r}: other evaluation domains than the rest: {listed(odd)}"
             )
-    return targets
+    return (targets or ()) + _tasks(losses_of)
 
 
 def check_once(names: Iterable[str], where: str) -> None:
@@ -150,23 +175,13 @@ def check_losses(names: Iterable[str]) -> None:
             check_path(part, "evaluation domain", TrialsError)
 
 
-def check_values(rows: TrialRows) -> None:
+def check_values(table: pl.DataFrame, domains: Sequence[str], targets: Sequence[str]) -> None:
     """Check the values of a table: mixtures, losses and sizes."""
-    table, weights_ND = rows.table, rows.weights()
-    names = table["trial"].to_list()
-    for name, mixture in zip(names, table["mixture"], strict=True):
+    for trial, mixture in table.select("trial", "mixture").iter_rows():
         if mixture is None:
-            raise TrialsError(f"trial {name!r}: has no fingerprint of its mixture")
-    odd_ND = ~(np.isfinite(weights_ND) & (weights_ND >= 0))
-    for row, column in np.argwhere(odd_ND)[:1]:
-        raise TrialsError(
-            f"trial {names[row]!r}: weight of {rows.domains[column]!r} is"
-            f" {weights_ND[row, column]}; need >= 0"
-        )
-    sums_N = weights_ND.sum(axis=1)
-    for row in np.flatnonzero(np.abs(sums_N - 1) > 1e-6)[:1]:
-        raise TrialsError(f"trial {names[row]!r}: weights add up to {sums_N[row]:.6g}, not 1")
-    _check_finished(table.filter(HAS_LOSSES), rows.targets)
+            raise TrialsError(f"trial {trial!r}: has no fingerprint of its mixture")
+    _check_weights(table, domains)
+    _check_finished(table.filter(HAS_LOSSES), targets)
     for column in ("tokens", "parameters"):
         bad = table.filter(~pl.col(column).is_between(0, MAX_SIZE))
         if len(bad):
@@ -176,31 +191,56 @@ def check_values(rows: TrialRows) -> None:
             )
 
 
+def _check_weights(table: pl.DataFrame, domains: Sequence[str]) -> None:
+    """Check that the weights of each trial are a mixture."""
+    trials = table["trial"]
+    columns = [WEIGHT + name for name in domains]
+    weights_ND = table.select(columns).to_numpy().astype(float)
+    is_odd_ND = ~(np.isfinite(weights_ND) & (weights_ND >= 0))
+    for row, column in np.argwhere(is_odd_ND)[:1].tolist():
+        raise TrialsError(
+            f"trial {trials[row]!r}: weight of {domains[column]!r} is"
+            f" {weights_ND[row, column]}; need >= 0"
+        )
+    sums_N = weights_ND.sum(axis=1)
+    for row in np.flatnonzero(np.abs(sums_N - 1) > WEIGHTS_SUM)[:1].tolist():
+        raise TrialsError(f"trial {trials[row]!r}: weights add up to {sums_N[row]:.6g}, not 1")
+
+
 def _check_finished(finished: pl.DataFrame, targets: Sequence[str]) -> None:
     """Check that finished trials have every loss in at least one unit, with valid values."""
     if finished.is_empty() or not targets:
         return
-    by_unit = [finished.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
-    none = [columns.select(pl.all().is_null()).to_numpy() for columns in by_unit]
-    for columns, none_NM in zip(by_unit, none, strict=True):
-        values_NM = columns.to_numpy().astype(float)
-        is_odd_NM = np.where(none_NM, none[0] & none[1], ~(np.abs(values_NM) <= MAX_LOSS))
+    tables = [_losses(finished, targets, unit) for unit in PREFIX]
+    missing = [table.select(pl.all().is_null()).to_numpy() for table in tables]
+    is_absent_NM = np.logical_and(*missing)
+    for table, is_missing_NM in zip(tables, missing, strict=True):
+        is_valid_NM = np.abs(table.to_numpy().astype(float)) <= MAX_LOSS
+        is_odd_NM = np.where(is_missing_NM, is_absent_NM, ~is_valid_NM)
         for row, target in np.argwhere(is_odd_NM)[:1].tolist():
             raise TrialsError(
                 f"trial {finished['trial'][row]!r}: is finished but its loss on {targets[target]!r}"
-                f" is {columns[row, target]}; a trial without losses is 'failed' or 'diverged'"
+                f" is {table[row, target]}; a trial without losses is 'failed' or 'diverged'"
             )
+
+
+def _losses(table: pl.DataFrame, targets: Sequence[str], unit: Unit) -> pl.DataFrame:
+    return table.select([loss_column(name, unit) for name in targets])
 
 
 def check_same(
     left: Iterable[str], right: Iterable[str], left_place: str, right_place: str
 ) -> None:
     """Raise TrialsError unless two tables have rows of the same names."""
-    left_names, right_names = dict.fromkeys(left), dict.fromkeys(right)
+    left_names = dict.fromkeys(left)
+    right_names = dict.fromkeys(right)
     missing = [name for name in left_names if name not in right_names]
     extra = [name for name in right_names if name not in left_names]
-    problems = [f"{listed(missing)} only in {left_place}"] if missing else []
-    problems += [f"{listed(extra)} only in {right_place}"] if extra else []
+    problems = []
+    if missing:
+        problems.append(f"{listed(missing)} only in {left_place}")
+    if extra:
+        problems.append(f"{listed(extra)} only in {right_place}")
     if problems:
         raise TrialsError(f"rows cannot be joined: {'; '.join(problems)}")
 

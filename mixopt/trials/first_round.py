@@ -54,8 +54,8 @@ from mixopt.system import (
     write_table,
 )
 from mixopt.trials.columns import WEIGHT, check_once, listed, named
-from mixopt.trials.proxy import Role, Trial
 from mixopt.trials.stages import stage_limits
+from mixopt.trials.trial import Role, Trial
 
 CONTROL: Role = "control"
 ANNEAL: Role = "anneal"

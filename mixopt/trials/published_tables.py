@@ -28,6 +28,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -43,7 +44,6 @@ from mixopt.trials.columns import (
     LOSS,
     MAX_SIZE,
     WEIGHT,
-    TrialRows,
     Unit,
     check_once,
     check_same,
@@ -51,6 +51,7 @@ from mixopt.trials.columns import (
     loss_column,
     schema,
 )
+from mixopt.trials.table import Trials
 
 KEYS = ("trial", "run", "run_id", "index", "name", "id")  # use the first one unique in both
 SIZE = ("parameters", "tokens")  # columns in either table, neither weight nor loss
@@ -138,6 +139,35 @@ def _ended(table: CellTable) -> CellTable:
     return table.take(rows)
 
 
+def read_trials(
+    mixtures: Path,
+    losses: Path | None,
+    *,
+    tolerance: float,
+    key: str | None,
+    unit: Unit,
+    ignore: Sequence[str],
+    drop_incomplete: bool,
+) -> Trials:
+    """Return the trials of a table of mixtures and one of losses, or of a table of both."""
+    notes: list[str] = []
+    left = CellTable.read(mixtures, notes)
+    if losses is None:
+        left, right = split_export(left.without(ignore))
+        ignore = ()
+    else:
+        right = CellTable.read(losses, notes)
+    return joined_trials(
+        left,
+        right,
+        tolerance=tolerance,
+        key=key,
+        unit=unit,
+        ignore=ignore,
+        drop_incomplete=drop_incomplete,
+    )
+
+
 def joined_trials(
     left: CellTable,
     right: CellTable,
@@ -147,7 +177,7 @@ def joined_trials(
     unit: Unit = "nats_per_token",
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
-) -> TrialRows:
+) -> Trials:
     """Return the trials of a table of mixtures and a table of losses, joined by their key."""
     for name in ignore:
         if name not in left.cells.columns:
@@ -201,7 +231,7 @@ def joined_trials(
     empty = [pl.lit(None, dtype).alias(n) for n, dtype in types.items() if n not in cells]
     table = pl.DataFrame(cells).with_columns(empty).select(list(types))
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
-    return TrialRows(table, domains, targets, tuple(left.notes), items, is_phased=bool(stated))
+    return Trials(table, domains, targets, tuple(left.notes), items, is_phased=bool(stated))
 
 
 def _add_up(values: Array, tolerance: float) -> bool:

@@ -17,16 +17,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Phases
+from mixopt.mixture import DomainContent, Phases
 from mixopt.system import (
     Array,
     check_names,
@@ -37,45 +36,37 @@ from mixopt.system import (
     steady_progress,
     write_table,
 )
-from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     HAS_LOSSES,
     PREFIX,
     WEIGHT,
-    TrialRows,
     Unit,
     check_losses,
     check_once,
     check_values,
+    listed,
     loss_column,
     loss_names,
     named,
     schema,
     table_of,
 )
-from mixopt.trials.proxy import Trial, TrialResult
-from mixopt.trials.published_tables import joined_trials, split_export
-from mixopt.trials.reindexing import ReindexedRows
+from mixopt.trials.trial import Trial, TrialResult
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest, Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
     from mixopt.reporting import TrialPlots
-
+    from mixopt.trials.reindexing import Parts
 
 # Keys in the metadata of Parquet:
-CONTENTS, PHASED, QUESTIONS = "mixopt:domains", "mixopt:phases", "mixopt:items"
-
-
-def counts_text(trials: TrialRows) -> str:
-    """Return counts by status: `28 finished, 2 failed`."""
-    counts = Counter(trials.table["status"])
-    order = sorted(counts, key=lambda status: (status != "finished", status))
-    return ", ".join(f"{counts[status]} {status}" for status in order) or "no trials"
+CONTENTS = "mixopt:domains"
+PHASED = "mixopt:phases"
+QUESTIONS = "mixopt:items"
 
 
 @dataclass(frozen=True, eq=False)
-class Trials(ReindexedRows):
+class Trials:
     """A checked table of trials.
 
     Attributes:
@@ -99,6 +90,14 @@ class Trials(ReindexedRows):
         (12, 2)
     """
 
+    table: pl.DataFrame
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    items: Mapping[str, int] = field(default_factory=dict)
+    contents: Mapping[str, DomainContent] = field(default_factory=dict)
+    is_phased: bool = False
+
     def __post_init__(self) -> None:
         expected = schema(self.domains, self.targets)
         for name in expected:
@@ -116,7 +115,7 @@ class Trials(ReindexedRows):
         check_losses(self.targets)
         check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")
-        check_values(self)
+        check_values(table, self.domains, self.targets)
 
     @classmethod
     def from_results(
@@ -169,22 +168,17 @@ class Trials(ReindexedRows):
         Raises:
             TrialsError: A table cannot be read; the message names file, row and column.
         """
-        notes: list[str] = []
-        left = CellTable.read(Path(mixtures), notes)
-        if losses is None:
-            left, right = split_export(left.without(ignore))
-        else:
-            right = CellTable.read(Path(losses), notes)
-        rows = joined_trials(
-            left,
-            right,
+        from mixopt.trials.published_tables import read_trials
+
+        return read_trials(
+            Path(mixtures),
+            None if losses is None else Path(losses),
             tolerance=tolerance,
             key=key,
             unit=unit,
-            ignore=() if losses is None else ignore,
+            ignore=ignore,
             drop_incomplete=drop_incomplete,
         )
-        return cls(**vars(rows))
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:
@@ -196,12 +190,18 @@ class Trials(ReindexedRows):
         table = read_table(Path(path), error=TrialsError)
         with Path(path).open("rb") as stream:  # polars refuses some names of files
             metadata = pl.read_parquet_metadata(stream)
-        place, text = f"{path}: {CONTENTS}", metadata.get(CONTENTS, "{}")
-        content = parse_json(text, place, error=TrialsError)
-        contents = checked_as(dict[str, DomainContent], content, place, TrialsError)
-        place, text = f"{path}: {QUESTIONS}", metadata.get(QUESTIONS, "{}")
-        questions = parse_json(text, place, error=TrialsError)
-        items = checked_as(dict[str, int], questions, place, TrialsError)
+        contents = checked_as(
+            dict[str, DomainContent],
+            parse_json(metadata.get(CONTENTS, "{}"), f"{path}: {CONTENTS}", error=TrialsError),
+            f"{path}: {CONTENTS}",
+            TrialsError,
+        )
+        items = checked_as(
+            dict[str, int],
+            parse_json(metadata.get(QUESTIONS, "{}"), f"{path}: {QUESTIONS}", error=TrialsError),
+            f"{path}: {QUESTIONS}",
+            TrialsError,
+        )
         try:
             return cls(
                 table,
@@ -216,9 +216,13 @@ class Trials(ReindexedRows):
 
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, atomically; equal tables give equal bytes."""
-        metadata = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
-        metadata |= {QUESTIONS: json.dumps(dict(self.items))} if self.items else {}
-        metadata |= {PHASED: "true"} if self.is_phased else {}
+        metadata = {}
+        if self.contents:
+            metadata[CONTENTS] = json.dumps(self.contents)
+        if self.items:
+            metadata[QUESTIONS] = json.dumps(dict(self.items))
+        if self.is_phased:
+            metadata[PHASED] = "true"
         write_table(Path(path), self.table, metadata)
 
     def fit(
@@ -312,10 +316,14 @@ class Trials(ReindexedRows):
                 trials, resolved, regressors=names, seed=seed, update=update
             )
 
+    def __len__(self) -> int:
+        """Count the trials."""
+        return self.table.height
+
     def __repr__(self) -> str:
         """Return counts of trials by status, of domains and of losses."""
         counts = f"{len(self.domains)} domains, {len(self.targets)} losses"
-        return f"Trials({counts_text(self)}; {counts})"
+        return f"Trials({_status_counts(self)}; {counts})"
 
     def frame(self, objective: ObjectiveLike | None = None) -> pl.DataFrame:
         """Return the trials with losses as a table, best first, in the unit of the objective.
@@ -392,6 +400,74 @@ class Trials(ReindexedRows):
         items = {name: self.items[name] for name in targets if name in self.items}
         return replace(self, targets=tuple(targets), items=items)
 
+    def joined(self, other: Trials) -> Trials:
+        """Return these trials and others on the same domains, with the common targets.
+
+        Raises:
+            TrialsError: Other domains, no common target, or a trial's name in both.
+        """
+        for name in (*self.domains, *other.domains):
+            if name not in self.domains or name not in other.domains:
+                raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")
+        targets = [name for name in self.targets if name in other.targets]
+        if not targets:
+            raise TrialsError("the tables have no evaluation domain in common")
+        notes = [*self.notes, *other.notes]
+        unshared = [name for name in (*self.targets, *other.targets) if name not in targets]
+        if unshared:
+            notes.append(f"left out {listed(unshared)}: losses of only one table")
+        columns = list(schema(self.domains, targets))
+        table = pl.concat([self.table.select(columns), other.table.select(columns)])
+        items = {name: self.items[name] for name in targets if name in self.items}
+        return replace(
+            self,
+            table=table,
+            targets=tuple(targets),
+            notes=tuple(notes),
+            items=items,
+            contents={},
+        )
+
+    def reindex(
+        self,
+        *,
+        split: Mapping[str, Parts] | None = None,
+        merge: Mapping[str, Sequence[str]] | None = None,
+        freeze: Mapping[str, Parts] | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        inventory: Mapping[str, float] | None = None,
+        tolerance: float = 0.02,
+    ) -> Trials:
+        """Return the trials on other domains, with assumptions in the notes.
+
+        Args:
+            split: Split domains: the drawn share of each part, or the parts' names, for the shares
+                of `inventory`.
+            merge: New domains with the old ones that they merge; a single old one is renamed.
+            freeze: New domains with fixed inner shares, or those of `inventory`. Trials with other
+                shares are left out.
+            add: New domains.
+            remove: Removed domains. Trials that used them are left out, the others rescaled.
+            inventory: Tokens of domains and parts by name.
+            tolerance: Maximum total variation of a trial from an assumption, 0 to 1.
+
+        Raises:
+            TrialsError: A domain is unknown or changed twice, or no trial is left.
+        """
+        from mixopt.trials.reindexing import reindexed
+
+        return reindexed(
+            self,
+            split=split,
+            merge=merge,
+            freeze=freeze,
+            add=add,
+            remove=remove,
+            inventory=inventory,
+            tolerance=tolerance,
+        )
+
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""
         return replace(self, notes=(*self.notes, *notes))
@@ -407,6 +483,11 @@ class Trials(ReindexedRows):
         """Fingerprint of each trial's mixture; equal ones belong to one fold."""
         return self.table["mixture"].to_list()
 
+    def weights(self) -> Array:
+        """Return the mixtures, shape (N, D); rows add up to 1."""
+        columns = self.table.select([WEIGHT + name for name in self.domains])
+        return columns.to_numpy().astype(float)
+
     def losses(self, unit: Unit = "nats_per_token") -> Array:
         """Return the held-out losses, shape (N, M).
 
@@ -414,8 +495,7 @@ class Trials(ReindexedRows):
             TrialsError: A trial has no losses (see `finished`) or none in this unit.
         """
         columns = self.table.select([loss_column(name, unit) for name in self.targets])
-        empty = columns.null_count().row(0) if columns.width else ()
-        if any(empty):
+        if sum(columns.null_count().row(0)):
             raise TrialsError(self._why_empty(columns, unit))
         return columns.to_numpy().astype(float)
 
@@ -427,8 +507,19 @@ class Trials(ReindexedRows):
 
     def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
         if self.table.select(HAS_LOSSES.all()).item():
-            other_unit = next(name for name in PREFIX if name != unit)
+            (other_unit,) = PREFIX.keys() - {unit}
             return f"these trials have no losses in {unit}; set objective.unit: {other_unit}"
-        row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
-        name, status = self.table["trial"][row], self.table["status"][row]
-        return f"trial {name!r} is {status} and has no losses; use only the finished ones"
+        is_missing = columns.select(pl.any_horizontal(pl.all().is_null())).to_series()
+        trial = self.table.filter(is_missing).row(0, named=True)
+        return (
+            f"trial {trial['trial']!r} is {trial['status']} and has no losses; use only the"
+            " finished ones"
+        )
+
+
+def _status_counts(trials: Trials) -> str:
+    """Return counts by status: `28 finished, 2 failed`."""
+    counts = Counter(trials.table["status"])
+    others = sorted(status for status in counts if status != "finished")
+    order = [status for status in ("finished", *others) if counts[status]]
+    return ", ".join(f"{counts[status]} {status}" for status in order) or "no trials"

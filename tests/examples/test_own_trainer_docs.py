@@ -13,7 +13,8 @@ from places import PROJECT
 
 from mixopt.config import load_config
 from mixopt.mixture import Mixture
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Trial
 
 REST = """\
 corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 4e11}}}

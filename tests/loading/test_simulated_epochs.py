@@ -17,7 +17,8 @@ from mixopt.corpus import Corpus, Domain
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
 from mixopt.pipeline import check
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Trial
 
 LENGTH, BATCH = 10, 8
 INVENTORY = {"a": 40_000, "b": 9_000, "c": 2_500}

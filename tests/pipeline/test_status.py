@@ -12,10 +12,10 @@ from mixopt.pipeline import status, status_lines, status_of_folder
 from mixopt.pipeline.run_status import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
-from mixopt.sweeps import ATTEMPTS, Beat, Job, TrialFolder, read_entry
+from mixopt.sweeps import ATTEMPTS, Beat, Job, Training, TrialFolder, read_entry
 from mixopt.sweeps.groups import HANDLE, write_beat, write_group
 from mixopt.system import host_name, only_one
-from mixopt.trials import Training, read_design
+from mixopt.trials import read_design
 
 
 def interrupt(run):

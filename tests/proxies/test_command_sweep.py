@@ -10,8 +10,7 @@ from mixopt import run
 from mixopt.config import SweepConfig, load_config
 from mixopt.errors import RunError
 from mixopt.run_directory import open_run
-from mixopt.sweeps import Job, run_trials, trial_paths
-from mixopt.trials import Training
+from mixopt.sweeps import Job, Training, run_trials, trial_paths
 
 ALONE = SweepConfig(workers=1)
 

@@ -14,8 +14,9 @@ from mixopt.corpus import Corpus, FastTokenizer
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.pretraining import make_optimizer
+from mixopt.sweeps import Training, make_proxy
 from mixopt.testing import check_proxy
-from mixopt.trials import Training, Trial, make_proxy
+from mixopt.trials import Trial
 
 TRAINING = Training(tokens=5_000, eval_tokens=1_024, device="cpu")
 MIXTURES = [Mixture({"code": share, "prose": 1 - share}) for share in (0.2, 0.8)]

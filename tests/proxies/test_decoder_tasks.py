@@ -13,8 +13,9 @@ from mixopt_proxies.decoder.training_passes import Passes
 from mixopt.corpus import Item, encode_task, open_tokenizer
 from mixopt.corpus.tasks import row_windows
 from mixopt.mixture import Mixture
+from mixopt.sweeps import Training
 from mixopt.testing import check_proxy, tiny_corpus
-from mixopt.trials import Training, Trial
+from mixopt.trials import Trial
 
 CPU = torch.device("cpu")
 SHAPE = {"layers": 2, "width": 32, "heads": 2, "sequence_length": 160, "batch": 4}

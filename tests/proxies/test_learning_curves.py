@@ -11,7 +11,8 @@ from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import NgramModel
 
 from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Losses, Trial
 
 PLAIN = Training(tokens=20_480, eval_tokens=4_096, device="cpu")
 CURVED = replace(PLAIN, curve_points=9)

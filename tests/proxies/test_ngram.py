@@ -10,8 +10,9 @@ from mixopt_proxies.ngram.ngram_proxy import NgramModel, draw_tokens, held_out_r
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.mixture import Mixture
+from mixopt.sweeps import Training
 from mixopt.testing import check_proxy
-from mixopt.trials import Training, Trial
+from mixopt.trials import Trial
 
 TRAINING = Training(tokens=20_000, eval_tokens=8_000)
 

@@ -11,7 +11,8 @@ from token_writers import write_shards
 from mixopt.corpus import Corpus, Domain
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Trial
 
 LENGTH = 9
 

@@ -30,8 +30,9 @@ from refusals import refuses
 
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
+from mixopt.sweeps import Training, make_proxy
 from mixopt.system import build_plugin
-from mixopt.trials import Training, Trial, make_proxy
+from mixopt.trials import Trial
 
 CPU = torch.device("cpu")
 SMALL = {"layers": 1, "width": 32, "heads": 1, "ff": 64, "sequence_length": 64, "batch": 4}

@@ -23,8 +23,9 @@ from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pretraining import document_positions, token_losses
 from mixopt.routing import RouterStats
+from mixopt.sweeps import Training
 from mixopt.testing import check_proxy
-from mixopt.trials import Training, Trial
+from mixopt.trials import Trial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

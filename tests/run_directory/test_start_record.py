@@ -10,8 +10,8 @@ from mixopt.pipeline import check, experiment_check, sweep
 from mixopt.pipeline.experiment_check import with_start_hash
 from mixopt.run_directory import Run, StartRecord, trial_records
 from mixopt.run_directory.steps import START_FILE
-from mixopt.sweeps import Job
-from mixopt.trials import Losses, Training
+from mixopt.sweeps import Job, Training
+from mixopt.trials import Losses
 
 LOSSES = Losses(0, {"web": 2.5, "law": 1.5}, {"web": 1.1, "law": 0.7}, {"task/a/accuracy": 0.25})
 

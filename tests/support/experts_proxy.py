@@ -6,7 +6,8 @@ import numpy as np
 from made_experts import made_layer
 
 from mixopt.routing import Assignments, ExpertCounts
-from mixopt.trials import Losses, Progress, TrialResult
+from mixopt.sweeps import Progress
+from mixopt.trials import Losses, TrialResult
 
 TOKENS = 40_000
 # Twice as many of a domain's tokens go to one expert as to each of the others.

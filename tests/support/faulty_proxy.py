@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixopt.errors import CorpusError
-from mixopt.trials import Losses, Progress, TrialResult
+from mixopt.sweeps import Progress
+from mixopt.trials import Losses, TrialResult
 
 STEPS = 4
 

@@ -14,7 +14,8 @@ import yaml
 
 import mixopt
 from mixopt.mixture import Mixture, Phases
-from mixopt.trials import Losses, Progress, TrialResult
+from mixopt.sweeps import Progress
+from mixopt.trials import Losses, TrialResult
 
 FAMILIES = ("web", "code", "papers", "books", "forums", "maths")
 TOPICS = ("news", "python", "biology", "novels", "advice", "proofs", "shops", "tables", "history")

@@ -6,7 +6,8 @@ import textwrap
 from mixopt_proxies.command import CommandProxy
 
 from mixopt.mixture import Mixture
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Training
+from mixopt.trials import Trial
 
 TRIAL = Trial("t0001", Mixture({"code": 0.75, "manual": 0.25}), seed=5)
 GOOD = {"code": 2.0, "manual": 3.0, "other_code": 2.5}

@@ -13,8 +13,8 @@ from fault_runs import command, quick_config, variables
 
 from mixopt import pipeline
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import Job, Training
+from mixopt.trials import Trial
 
 
 class WorkRun:

@@ -12,6 +12,7 @@ from mixopt.sweeps import (
     Beat,
     GroupOutcome,
     Job,
+    Training,
     read_attempts,
     read_progress,
     seconds_left,
@@ -19,7 +20,7 @@ from mixopt.sweeps import (
 )
 from mixopt.sweeps.groups import BEAT, GroupResult, write_beat, write_group, write_result
 from mixopt.sweeps.progress import note_attempt, sweep_meter
-from mixopt.trials import Training, Trial, TrialResult
+from mixopt.trials import Trial, TrialResult
 
 TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
 GPU = {"node": "n2", "kind": "H100", "gpus": 1.0}

@@ -9,8 +9,7 @@ from work_runs import faulty_job, trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
-from mixopt.sweeps import Job, read_attempts, run_trials
-from mixopt.trials import Training
+from mixopt.sweeps import Job, Training, read_attempts, run_trials
 
 pytestmark = QUIET
 

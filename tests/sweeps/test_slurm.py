@@ -15,8 +15,17 @@ from mixopt import pipeline
 from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Ended, Job, Site, SlurmExecutor, cancel_submitted, run_trials, slurm
-from mixopt.trials import Training, Trial
+from mixopt.sweeps import (
+    Ended,
+    Job,
+    Site,
+    SlurmExecutor,
+    Training,
+    cancel_submitted,
+    run_trials,
+    slurm,
+)
+from mixopt.trials import Trial
 
 JOB = Job("ngram", {}, Path("corpus"), Training(1000, device="cpu"))
 

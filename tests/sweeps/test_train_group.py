@@ -13,11 +13,11 @@ from work_runs import faulty_job, noted, trials_named
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
-from mixopt.sweeps import run_trials, sweep, train_group
+from mixopt.sweeps import Progress, Training, run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
 from mixopt.sweeps.train_group import Heart, failure, train_folder, validated
 from mixopt.system import host_name, read_json, write_json
-from mixopt.trials import Losses, Progress, Training, TrialResult
+from mixopt.trials import Losses, TrialResult
 
 
 class Here:

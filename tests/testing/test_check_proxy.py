@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from mixopt_proxies.ngram import NgramProxy
 
+from mixopt.sweeps import Progress
 from mixopt.testing import check_proxy
-from mixopt.trials import Progress
 
 
 class Quick(NgramProxy):

@@ -10,11 +10,11 @@ from made_run import domain_names, made_config
 from mixopt_regressors.combinations import AutoRegressor
 
 import mixopt
-from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError
 from mixopt.fitting import Fit
+from mixopt.mixture import DomainContent
 from mixopt.run_directory import carried_trials
-from mixopt.trials import Trials
+from mixopt.trials import Trials, carried_to as carried
 
 OLD = {"web": DomainContent("a", 9), "code": DomainContent("b", 9), "wiki": DomainContent("c", 9)}
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ EARLIER = replace(table(WEIGHTS_ND, np.ones((2, 1)), tuple(OLD), ("exam",)), con
 
 
 def carried_to(corpus, **became):
-    return EARLIER.carried_to(corpus, became, "runs/v1")
+    return carried(EARLIER, corpus, became, "runs/v1")
 
 
 def test_hashes_tell_which_domains_hold_are_renamed_grown_or_changed():

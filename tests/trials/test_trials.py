@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from refusals import refuses
 
+from mixopt.corpus import bits_per_nat, in_bits_per_byte
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import best_trial
-from mixopt.trials import Losses, Trial, TrialResult, Trials, bits_per_nat, in_bits_per_byte
+from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5, 0.75)]
 TRIALS = [Trial(f"t{i}", mixture, seed=i) for i, mixture in enumerate(MIXTURES)]

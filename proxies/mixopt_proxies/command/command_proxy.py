@@ -31,9 +31,9 @@ from typing import Any, Literal
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError, did_you_mean
 from mixopt.mixture import Mixture, Phases
-from mixopt.sweeps import exit_text, last_line
+from mixopt.sweeps import Progress, Training, exit_text, last_line
 from mixopt.system import check_name, file_hash, inside, read_sealed, write_sealed, writing
-from mixopt.trials import Progress, Training, Trial, TrialResult
+from mixopt.trials import Trial, TrialResult
 from mixopt_proxies.command import supervisor
 from mixopt_proxies.command.result_file import divergence, losses_of, number_of, read_log
 from mixopt_proxies.command.trainer_command import MIXTURE, TRIAL, TrainerCommand, command_seed

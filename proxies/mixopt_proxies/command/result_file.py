@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixopt.corpus import Corpus
+from mixopt.corpus import Corpus, bits_per_nat, in_bits_per_byte
 from mixopt.errors import RunError
 from mixopt.system import chosen, read_text
-from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
+from mixopt.trials import MAX_LOSS, Losses
 
 STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")

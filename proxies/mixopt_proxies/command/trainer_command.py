@@ -21,8 +21,9 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.integrations import export_mixture, exporter, exporter_names
 from mixopt.mixture import Phases
+from mixopt.sweeps import Training
 from mixopt.system import write_json, write_text
-from mixopt.trials import Training, Trial, Unit
+from mixopt.trials import Trial, Unit
 from mixopt_proxies.command.result_file import DOMAIN
 
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")

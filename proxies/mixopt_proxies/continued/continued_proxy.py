@@ -46,7 +46,8 @@ from mixopt.pretraining import (
 )
 from mixopt.routing import auxiliary_coefficient
 from mixopt.sampling import RateCurve, RateShape
-from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt.sweeps import Progress, Training
+from mixopt.trials import Losses, Trial, TrialResult
 from mixopt_proxies.decoder import (
     Above,
     CausalLM,

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mixopt.corpus import Corpus
-from mixopt.trials import Progress, Training, Trial, TrialResult
+from mixopt.sweeps import Progress, Training
+from mixopt.trials import Trial, TrialResult
 from mixopt_proxies.decoder.sizes import OPTIONS, make_size
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from torch import Tensor
 from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt.sweeps import Progress, Training
+from mixopt.trials import Losses, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackOrigin
 from mixopt_proxies.decoder.devices import (
     memory_kept,

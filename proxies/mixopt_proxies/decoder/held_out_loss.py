@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixopt.corpus import Corpus, Domain, RowBatches, task_metrics, task_rows
-from mixopt.trials import Losses, Training, in_bits_per_byte
+from mixopt.corpus import Corpus, Domain, RowBatches, in_bits_per_byte, task_metrics, task_rows
+from mixopt.sweeps import Training
+from mixopt.trials import Losses
 from mixopt_proxies.decoder.devices import to_device
 from mixopt_proxies.decoder.trial_batches import long_enough, part_of, steps_of
 

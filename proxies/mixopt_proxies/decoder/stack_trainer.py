@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mixopt.routing import ExpertCounts
+from mixopt.sweeps import Doing, Progress
 from mixopt.system import write_bytes
-from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
+from mixopt.trials import Losses, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackedWeights, StackOrigin
 from mixopt_proxies.decoder.experts import ExpertCounter, Routed, held_out_assignments
 from mixopt_proxies.decoder.held_out_loss import Evaluations, HeldOutWindows, moved_to

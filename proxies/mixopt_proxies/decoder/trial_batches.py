@@ -25,8 +25,9 @@ from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Phases, whole_counts
+from mixopt.sweeps import Training
 from mixopt.system import IntArray
-from mixopt.trials import Training, Trial
+from mixopt.trials import Trial
 
 PAIRED = ("control", "anneal")  # roles of trials with common seeds and text
 

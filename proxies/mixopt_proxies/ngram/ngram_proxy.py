@@ -34,12 +34,13 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from mixopt.corpus import Corpus, Domain, EncodedTask
+from mixopt.corpus import Corpus, Domain, EncodedTask, in_bits_per_byte
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Mixture, whole_counts
+from mixopt.sweeps import Doing, Progress, Training
 from mixopt.system import Array, BoolArray, IntArray, checked_as
-from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
+from mixopt.trials import Losses, Trial, TrialResult
 
 NONE = -1  # no gram: not seen in training, or too close to the start of the row
 PROBED = 100_000  # random tokens to measure the speed

@@ -22,109 +22,15 @@ have other tokens than the checkpoint.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from mixopt.corpus import Corpus
-from mixopt.mixture import Mixture
+from mixopt.system import build_plugin
+from mixopt.trials import Trial, TrialResult
 
-if TYPE_CHECKING:
-    from mixopt.corpus import Domain
-    from mixopt.routing import ExpertCounts
-
-
-def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
-    """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2."""
-    shards = {domain.name: domain.validation for domain in domains}
-    if not all(shard.bytes and shard.tokens for shard in shards.values()):
-        return None
-    return {name: shard.tokens / shard.bytes / math.log(2) for name, shard in shards.items()}
-
-
-def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:
-    """Return losses in bits per byte; none if the bytes of a domain are unknown."""
-    rates = bits_per_nat(domains)
-    return {} if rates is None else {name: loss * rates[name] for name, loss in nats.items()}
-
-
-Status = Literal["finished", "stopped", "diverged", "failed"]
 Doing = Literal["starting", "compiling", "training", "evaluating"]
-Role = Literal[
-    "axial", "sampled", "chosen", "anchor", "replicate", "validation", "control", "anneal"
-]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One proxy model to train on one mixture.
-
-    Attributes:
-        name: Name of the trial and of its file.
-        mixture: Shares of the training tokens; in designs with phases, of cells `<phase>/<domain>`.
-        seed: Seed of everything random in the trial, from 0 to 2^63 - 1.
-        role: Role in the design.
-        round: Round that chose it, from 0.
-    """
-
-    name: str
-    mixture: Mixture
-    seed: int
-    role: Role = "sampled"
-    round: int = 0
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Held-out losses at one point of training, and metrics of tasks.
-
-    Attributes:
-        tokens: Training tokens so far.
-        nats_per_token: Loss by evaluation domain.
-        bits_per_byte: Loss by evaluation domain.
-        tasks: Metrics of the corpus's tasks (`Corpus.tasks`), by `task/<name>/<metric>`; empty if
-            the proxy does not score tasks.
-    """
-
-    tokens: int
-    nats_per_token: dict[str, float]
-    bits_per_byte: dict[str, float]
-    tasks: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """The result of a trial; a failed or diverged one has a reason and no losses.
-
-    A stopped one has trained to `sweep.stop.at` only.
-
-    Attributes:
-        trial: Name of the trial.
-        status: Whether it finished.
-        tokens: Training tokens.
-        parameters: Parameters of the model.
-        seconds: Training time: its part of its group's.
-        losses: Losses at the end of its training, or None.
-        curve: Losses before the end, in order.
-        reason: Why it did not finish, in one line.
-        experts: Expert assignments of a mixture-of-experts proxy; else None.
-    """
-
-    trial: str
-    status: Status
-    tokens: int
-    parameters: int
-    seconds: float
-    losses: Losses | None = None
-    curve: tuple[Losses, ...] = ()
-    reason: str | None = None
-    experts: ExpertCounts | None = None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it failed or diverged, and can be trained again."""
-        return self.status in ("failed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -213,7 +119,5 @@ class Proxy(Protocol):
 
 def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
     """Load a proxy by name and create it with options."""
-    from mixopt.system import build_plugin
-
     proxy: Proxy = build_plugin("proxy", name, options)
     return proxy
