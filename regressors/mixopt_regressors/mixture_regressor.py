@@ -22,6 +22,7 @@ from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array, IntArray, read_arrays, read_json, write_bytes, write_json
 
+FORMAT = "mixopt-regressor/1"
 LARGE = 2**12  # number of entries from which an array is saved in single precision
 
 
@@ -59,13 +60,11 @@ def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[An
 
 
 def distinct_rows(rows: Array) -> tuple[Array, IntArray]:
-    """Return each row once, where it first is, and at which of these each was."""
-    places: dict[bytes, int] = {}
-    place_N = [places.setdefault(row.tobytes(), len(places)) for row in rows]
-    return np.array([np.frombuffer(row) for row in places]), np.array(place_N, dtype=np.int64)
-
-
-FORMAT = "mixopt-regressor/1"
+    """Return the distinct rows in order of appearance, and the index of each row among them."""
+    indices: dict[bytes, int] = {}
+    index_N = [indices.setdefault(row.tobytes(), len(indices)) for row in rows]
+    distinct = np.array([np.frombuffer(row) for row in indices])
+    return distinct, np.array(index_N, dtype=np.int64)
 
 
 class RegressorHead(BaseModel):
@@ -86,14 +85,17 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
     folds: int  # of subclasses that choose something on held-out trials
     random_state: int
-    _before: Self | None = None  # the fit behind a tuned copy
+    _before: Self | None = None  # the fit that a tuned copy was made from
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target."""
-        weights, losses = _matrix(weights_ND, "weights"), np.asarray(losses_NM, float)
+        weights = _matrix(weights_ND, "weights")
+        losses = np.asarray(losses_NM, float)
         self.n_features_in_ = weights.shape[1]
         self.flat_ = losses.ndim == 1
-        losses = _matrix(losses[:, None] if self.flat_ else losses, "losses")
+        if self.flat_:
+            losses = losses[:, None]
+        losses = _matrix(losses, "losses")
         if len(losses) != len(weights) or len(weights) < 2:
             raise TrialsError(
                 f"{len(weights)} mixtures and {len(losses)} rows of losses; need as many of each,"
@@ -105,19 +107,16 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses, shape (N, M); (N,) if the fit was on a vector."""
         weights = self._checked(weights_ND)
-        means_NM = self._predict(weights)
-        means = means_NM[:, 0] if self.flat_ else means_NM
+        means = self._as_fitted(self._predict(weights))
         if not return_std:
             return means
-        stds_NM = self._std(weights)
-        return means, stds_NM[:, 0] if self.flat_ else stds_NM
+        return means, self._as_fitted(self._std(weights))
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         selected = self._bare_copy()
-        # A refit lacks values that only come from held-out folds.
-        for name in (name for name in self.by_target if hasattr(self, name)):
-            setattr(selected, name, getattr(self, name)[list(targets)])
+        for name, values in self._fitted_arrays(self.by_target).items():
+            setattr(selected, name, values[list(targets)])
         selected.flat_ = False
         return selected
 
@@ -149,7 +148,8 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         if content.format != FORMAT or content.class_name != cls.__name__:
             raise PluginError(f"{path}: holds {content.class_name!r}, not {cls.__name__!r}")
         regressor = cls(**content.parameters)
-        regressor.n_features_in_, regressor.flat_ = content.domains, content.flat
+        regressor.n_features_in_ = content.domains
+        regressor.flat_ = content.flat
         arrays = read_arrays(path / "arrays.npz", error=PluginError)
         for name in (*cls.by_target, *cls.shared):
             setattr(regressor, name, arrays[name])
@@ -175,10 +175,19 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     def _bare_copy(self) -> Self:
         copy: Self = clone(self)
-        copy.n_features_in_, copy.flat_ = self.n_features_in_, self.flat_
-        for name in (name for name in self.shared if hasattr(self, name)):
-            setattr(copy, name, getattr(self, name))
+        copy.n_features_in_ = self.n_features_in_
+        copy.flat_ = self.flat_
+        for name, values in self._fitted_arrays(self.shared).items():
+            setattr(copy, name, values)
         return copy
+
+    def _fitted_arrays(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return arrays by name; a refit lacks those that only come from held-out folds."""
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def _as_fitted(self, values_NM: Array) -> Array:
+        """Return values of a fit on a vector as a vector."""
+        return values_NM[:, 0] if self.flat_ else values_NM
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
         if not hasattr(self, "n_features_in_"):
@@ -195,18 +204,19 @@ class LawByTarget(MixtureRegressor):
     """A law of each target, fitted alone to its losses in standard deviations."""
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        fold_N, fits = self._fold_of(weights_ND), []
+        fold_N = self._fold_of(weights_ND)
+        fits = []
         for target, losses_N in enumerate(losses_NM.T):
             scale = float(losses_N.std()) or 1.0
             fits.append(self._fit_target(target, weights_ND, losses_N / scale, scale, fold_N))
-        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
-            setattr(self, name, np.array(values))
+        for name in self.by_target:
+            setattr(self, name, np.array([fit[name] for fit in fits]))
 
     @abstractmethod
     def _fit_target(
         self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
-    ) -> tuple[Any, ...]:
-        """Return the fitted values of one target, as named in `by_target`."""
+    ) -> dict[str, Any]:
+        """Return the fitted values of one target by the names in `by_target`."""
 
 
 def _matrix(values: ArrayLike, name: str) -> Array:

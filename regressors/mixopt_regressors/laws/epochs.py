@@ -26,6 +26,7 @@ search varies one part of the shape at a time.
 Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C + 1 parameters.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
@@ -49,6 +50,7 @@ PASSES = 2
 MAX_STEPS = 100  # of nnls for each column; scipy's 3 can be too few
 MIN_RANGE = 1e-3  # minimum range of a loss, so that its floor is below it
 MAX_EXPONENT = 30.0
+STEEPEST = 1e-4  # the benefit's slope is constant below this weight
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,16 @@ class EpochLaw:
 
     def spread(self, columns_NC: Array, losses_N: Array) -> tuple[float, Array]:
         """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
-        free_P = np.append(True, self.parameters_P[1:] > 0)
-        jacobian_NP = self.jacobian(columns_NC) * free_P
-        ridge_P = len(losses_N) * self.shape.penalty * (np.arange(len(free_P)) > 0)
-        curvature_PP = jacobian_NP.T @ jacobian_NP + np.diag(ridge_P * free_P)
+        is_free_P = np.append(True, self.parameters_P[1:] > 0)
+        is_penalised_P = np.arange(len(is_free_P)) > 0
+        jacobian_NP = self.jacobian(columns_NC) * is_free_P
+        ridge_P = len(losses_N) * self.shape.penalty * is_penalised_P
+        curvature_PP = jacobian_NP.T @ jacobian_NP + np.diag(ridge_P * is_free_P)
         inverse_PP = np.linalg.pinv(curvature_PP, hermitian=True)
-        fitted = float(((jacobian_NP @ inverse_PP) * jacobian_NP).sum())
+        effective_parameters = float(((jacobian_NP @ inverse_PP) * jacobian_NP).sum())
+        freedom = max(len(losses_N) - effective_parameters, 1.0)
         squares = float(((self.losses(columns_NC)[0] - losses_N) ** 2).sum())
-        return float(np.sqrt(squares / max(len(losses_N) - fitted, 1.0))), inverse_PP
+        return float(np.sqrt(squares / freedom)), inverse_PP
 
 
 def middle_shape(mean_epochs: float) -> Shape:
@@ -129,20 +133,26 @@ def middle_shape(mean_epochs: float) -> Shape:
 
 def best_shape(error: Callable[[Shape], float], mean_epochs: float) -> Shape:
     """Search the grid along one part of the shape at a time, twice."""
-    remembered, best = cache(error), middle_shape(mean_epochs)
+    cached_error = cache(error)
+    best = middle_shape(mean_epochs)
     for _ in range(PASSES):
-        rates = [replace(best, rate=r / mean_epochs) for r in RATES]
-        best = min((replace(shape, power=p) for shape in rates for p in POWERS), key=remembered)
-        best = min((replace(best, onset=onset) for onset in ONSETS), key=remembered)
-        best = min((replace(best, penalty=penalty) for penalty in PENALTIES), key=remembered)
-        best = min((replace(best, bend=bend) for bend in BENDS), key=remembered)
+        shapes = [
+            replace(best, rate=rate / mean_epochs, power=power)
+            for rate, power in itertools.product(RATES, POWERS)
+        ]
+        best = min(shapes, key=cached_error)
+        best = min((replace(best, onset=onset) for onset in ONSETS), key=cached_error)
+        best = min((replace(best, penalty=penalty) for penalty in PENALTIES), key=cached_error)
+        best = min((replace(best, bend=bend) for bend in BENDS), key=cached_error)
     return best
 
 
 def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: float) -> Array:
     """Return beta0 and the coefficients >= 0 of a weighted least-squares problem."""
     trust_N = np.broadcast_to(np.square(heights_N), eta_N.shape)
-    mean_C, mean = trust_N @ columns_NC / trust_N.sum(), trust_N @ eta_N / trust_N.sum()
+    total = trust_N.sum()
+    mean = trust_N @ eta_N / total
+    mean_C = trust_N @ columns_NC / total
     centred_NC = columns_NC - mean_C
     curvature_CC = (centred_NC * trust_N[:, None]).T @ centred_NC
     curvature_CC += penalty * len(eta_N) * np.eye(len(mean_C))
@@ -150,9 +160,6 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
     right_C = np.linalg.solve(root_CC, centred_NC.T @ (trust_N * (eta_N - mean)))
     coefficients_C, _ = nnls(root_CC.T, right_C, maxiter=MAX_STEPS * len(right_C))
     return np.concatenate([[mean - mean_C @ coefficients_C], coefficients_C])
-
-
-STEEPEST = 1e-4  # the benefit's slope is constant below this weight
 
 
 class EpochsRegressor(LawByTarget):
@@ -185,12 +192,13 @@ class EpochsRegressor(LawByTarget):
         weights = self._checked(np.atleast_2d(weights_D))
         epochs_1D = self._epochs(weights)
         steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D
-        rows = []
+        slopes = []
         for law, scale in zip(self._laws(), self.scales_M, strict=True):
             by_column_C = law.parameters_P[1:] * law.shape.slopes(steep_D)
             by_epochs_D = by_column_C.reshape(2, -1).sum(axis=0)
-            rows.append(scale * law.losses(law.shape.columns(epochs_1D))[1] * by_epochs_D)
-        return np.array(rows) * self.rates_D
+            _, by_eta_1 = law.losses(law.shape.columns(epochs_1D))
+            slopes.append(scale * by_eta_1 * by_epochs_D)
+        return np.array(slopes) * self.rates_D
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
@@ -218,13 +226,20 @@ class EpochsRegressor(LawByTarget):
 
     def _fit_target(
         self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
-    ) -> tuple[Any, ...]:
+    ) -> dict[str, Any]:
         epochs_ND = self._epochs(weights_ND)
         shape = self._shape(target, epochs_ND, losses_N, fold_N)
         columns_NC = shape.columns(epochs_ND)
         law = EpochLaw.fitted(shape, columns_NC, losses_N)
         noise, inverse_PP = law.spread(columns_NC, losses_N)
-        return astuple(shape), law.floor, law.parameters_P, scale, noise * scale, inverse_PP
+        return {
+            "shapes_M5": astuple(shape),
+            "floors_M": law.floor,
+            "parameters_MP": law.parameters_P,
+            "scales_M": scale,
+            "noise_M": noise * scale,
+            "inverse_MPP": inverse_PP,
+        }
 
     def _rates(self, domains: int) -> Array:
         """Return the epochs of each domain at a weight of 1."""
@@ -235,7 +250,8 @@ class EpochsRegressor(LawByTarget):
                 f"epochs: need tokens and an inventory of {domains} domains, or neither; got"
                 f" {self.tokens} and {self.inventory}"
             )
-        rates_D = self.tokens / np.array([float(size) or np.nan for size in self.inventory])
+        inventory_D = np.array(self.inventory, float)
+        rates_D = self.tokens / np.where(inventory_D == 0, np.nan, inventory_D)
         if not (np.isfinite(rates_D) & (rates_D > 0)).all():
             raise ConfigError(
                 f"epochs: a domain needs tokens to be trained on: need numbers > 0, got tokens"
@@ -255,10 +271,8 @@ class EpochsRegressor(LawByTarget):
         return best_shape(lambda shape: _held_out(shape, epochs_ND, losses_N, fold_N), mean)
 
     def _laws(self) -> list[EpochLaw]:
-        fits = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
-        return [
-            EpochLaw(Shape(*shape_5), floor, parameters_P) for shape_5, floor, parameters_P in fits
-        ]
+        shapes = [Shape(*shape_5) for shape_5 in self.shapes_M5]
+        return list(map(EpochLaw, shapes, self.floors_M, self.parameters_MP))
 
     def _predict(self, weights_ND: Array) -> Array:
         epochs_ND = self._epochs(weights_ND)
@@ -276,8 +290,10 @@ class EpochsRegressor(LawByTarget):
 
 def _held_out(shape: Shape, epochs_ND: Array, losses_N: Array, fold_N: Any) -> float:
     """Return the squared error on held-out folds."""
-    columns_NC, error = shape.columns(epochs_ND), 0.0
+    columns_NC = shape.columns(epochs_ND)
+    error = 0.0
     for train_N, out_N in splits(fold_N):
         law = EpochLaw.fitted(shape, columns_NC[train_N], losses_N[train_N])
-        error += float(((law.losses(columns_NC[out_N])[0] - losses_N[out_N]) ** 2).sum())
+        predicted_K, _ = law.losses(columns_NC[out_N])
+        error += float(((predicted_K - losses_N[out_N]) ** 2).sum())
     return error

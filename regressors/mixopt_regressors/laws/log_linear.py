@@ -28,7 +28,7 @@ from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import LawByTarget, delta_stds
 
 FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # below the lowest loss, in standard deviations
-ENOUGH = 1e-4  # relative decrease below which the descent stops
+MIN_DECREASE = 1e-4  # relative decrease below which the descent stops
 STEPS = 60
 MAX_EXPONENT = 30.0  # far above any standardised loss, and its exponential is finite
 ROUNDS = 5  # of reweighting by Huber weights
@@ -46,8 +46,14 @@ class LogLinearRegressor(LawByTarget):
     """
 
     by_target = (
-        "floors_M", "slopes_MD", "scales_M", "noise_M", "inverse_MPP", "penalties_M", "tops_M",
-    )  # fmt: skip
+        "floors_M",
+        "slopes_MD",
+        "scales_M",
+        "noise_M",
+        "inverse_MPP",
+        "penalties_M",
+        "tops_M",
+    )
 
     def __init__(self, folds: int = 5, random_state: int = 0) -> None:
         self.folds = folds
@@ -69,12 +75,13 @@ class LogLinearRegressor(LawByTarget):
         for penalty in PENALTIES:
             for train_N, out_N in splits(fold_N):
                 law_P, _ = fitted(weights_ND[train_N], losses_N[train_N], penalty)
-                errors[penalty] += ((_law(weights_ND[out_N], law_P) - losses_N[out_N]) ** 2).sum()
+                off_N = _law(weights_ND[out_N], law_P) - losses_N[out_N]
+                errors[penalty] += (off_N**2).sum()
         return min(errors, key=errors.__getitem__)
 
     def _fit_target(
         self, target: int, weights_ND: Array, losses_N: Array, scale: float, fold_N: Any
-    ) -> tuple[Any, ...]:
+    ) -> dict[str, Any]:
         penalty = self._penalty(target, weights_ND, losses_N, fold_N)
         law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty)
         for _ in range(ROUNDS):
@@ -86,10 +93,18 @@ class LogLinearRegressor(LawByTarget):
             law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty, trust_N, law_P)
         inverse_PP = np.linalg.pinv(jacobian_RP.T @ jacobian_RP, hermitian=True)
         data_NP = jacobian_RP[: len(losses_N)]
-        freedom = max(len(losses_N) - float(((data_NP @ inverse_PP) * data_NP).sum()), 1.0)
+        effective_parameters = float(((data_NP @ inverse_PP) * data_NP).sum())
+        freedom = max(len(losses_N) - effective_parameters, 1.0)
         noise = np.sqrt(((_law(weights_ND, law_P) - losses_N) ** 2).sum() / freedom)
-        top = (losses_N.max() + REACH * np.ptp(losses_N)) * scale
-        return law_P[0] * scale, law_P[1:], scale, noise * scale, inverse_PP, penalty, top
+        return {
+            "floors_M": law_P[0] * scale,
+            "slopes_MD": law_P[1:],
+            "scales_M": scale,
+            "noise_M": noise * scale,
+            "inverse_MPP": inverse_PP,
+            "penalties_M": penalty,
+            "tops_M": (losses_N.max() + REACH * np.ptp(losses_N)) * scale,
+        }
 
     def _predict(self, weights_ND: Array) -> Array:
         excess_NM = _exponential(weights_ND, self.slopes_MD.T)
@@ -111,45 +126,61 @@ def fitted(
     start_P: Array | None = None,
 ) -> tuple[Array, Array]:
     """Fit one target; return floor and slopes, (P,), and the Jacobian of the residuals."""
-    domains, mean, top = weights_ND.shape[1], losses_N.mean(), float(np.median(losses_N))
-    root_N1 = np.ones((len(losses_N), 1)) if trust_N is None else np.sqrt(trust_N)[:, None]
-    center_DD, hold = np.eye(domains) - 1.0 / domains, np.sqrt(penalty)
+    domains = weights_ND.shape[1]
+    mean = losses_N.mean()
+    median = float(np.median(losses_N))
+    if trust_N is None:
+        trust_N = np.ones(len(losses_N))
+    root_N1 = np.sqrt(trust_N)[:, None]
+    center_DD = np.eye(domains) - 1.0 / domains
+    hold = np.sqrt(penalty)
 
     def residuals(free_P: Array) -> Array:
-        floor, slopes_D = top - np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
+        """Return the residuals; the floor is the median minus the exponential of parameter 0."""
+        floor = median - np.exp(min(free_P[0], MAX_EXPONENT))
+        slopes_D = free_P[1:]
         off_N = floor + _exponential(weights_ND, slopes_D) - losses_N
         penalty_D = hold * (mean - floor + 1.0) * (slopes_D - slopes_D.mean())
         return np.append(root_N1[:, 0] * off_N, penalty_D)
 
     def jacobian(free_P: Array) -> Array:
-        """Return the Jacobian; the floor is the median minus the exponential of parameter 0."""
-        down, slopes_D = np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
+        depth = np.exp(min(free_P[0], MAX_EXPONENT))
+        slopes_D = free_P[1:]
         by_slopes_ND = weights_ND * _exponential(weights_ND, slopes_D)[:, None]
-        by_floor_D = down * hold * (slopes_D - slopes_D.mean())
-        penalty_DD = hold * (mean - top + down + 1.0) * center_DD
-        off_NP = root_N1 * np.hstack([np.full_like(root_N1, -down), by_slopes_ND])
+        by_floor_D = depth * hold * (slopes_D - slopes_D.mean())
+        penalty_DD = hold * (mean - median + depth + 1.0) * center_DD
+        off_NP = root_N1 * np.hstack([np.full_like(root_N1, -depth), by_slopes_ND])
         return np.vstack([off_NP, np.column_stack([by_floor_D, penalty_DD])])
 
-    start_P = _start(weights_ND, losses_N, penalty) if start_P is None else start_P
-    freed_P = np.append(np.log(max(top - start_P[0], 1e-9)), start_P[1:])
-    solution_P, *_ = leastsq(
-        residuals, freed_P, Dfun=jacobian, ftol=ENOUGH, xtol=ENOUGH, maxfev=STEPS, full_output=True
-    )
-    down = np.exp(min(solution_P[0], MAX_EXPONENT))
-    scale_P: Array = np.append(-1.0 / down, np.ones(domains))
-    return np.append(top - down, solution_P[1:]), jacobian(solution_P) * scale_P
+    if start_P is None:
+        start_P = _start(weights_ND, losses_N, penalty)
+    freed_P = np.append(np.log(max(median - start_P[0], 1e-9)), start_P[1:])
+    solution_P = leastsq(
+        residuals,
+        freed_P,
+        Dfun=jacobian,
+        ftol=MIN_DECREASE,
+        xtol=MIN_DECREASE,
+        maxfev=STEPS,
+        full_output=True,
+    )[0]
+    depth = np.exp(min(solution_P[0], MAX_EXPONENT))
+    free_by_law_P: Array = np.append(-1.0 / depth, np.ones(domains))
+    law_P = np.append(median - depth, solution_P[1:])
+    return law_P, jacobian(solution_P) * free_by_law_P
 
 
 def _start(weights_ND: Array, losses_N: Array, penalty: float) -> Array:
     """Return the best floor of a grid, with the best slopes on the log scale."""
-    mean, center_DD = losses_N.mean(), np.eye(weights_ND.shape[1]) - 1.0 / weights_ND.shape[1]
+    domains = weights_ND.shape[1]
+    center_DD = np.eye(domains) - 1.0 / domains
     floors_F = losses_N.min() - FLOORS_BELOW
-    excess_FN, hold_F = losses_N - floors_F[:, None], penalty * (mean - floors_F + 1.0) ** 2
+    excess_FN = losses_N - floors_F[:, None]
+    hold_F = penalty * (losses_N.mean() - floors_F + 1.0) ** 2
     weighted_FDN = weights_ND.T * excess_FN[:, None]
-    curvature_FDD = (
-        weighted_FDN @ weighted_FDN.transpose(0, 2, 1) + hold_F[:, None, None] * center_DD
-    )
-    curvature_FDD += 1e-9 * np.eye(len(center_DD))
+    products_FDD = weighted_FDN @ weighted_FDN.transpose(0, 2, 1)
+    curvature_FDD = products_FDD + hold_F[:, None, None] * center_DD
+    curvature_FDD += 1e-9 * np.eye(domains)
     aim_FD1 = weighted_FDN @ (excess_FN * np.log(excess_FN))[:, :, None]
     slopes_FD = np.linalg.solve(curvature_FDD, aim_FD1)[:, :, 0]
     off_FN = _exponential(weights_ND, slopes_FD.T).T - excess_FN
