@@ -21,9 +21,10 @@ from mixopt.config import dump_sections
 from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_report
+from mixopt.mixture import Mixture
 from mixopt.proposals import Interval
 from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, load_run
-from mixopt.sweeps import read_attempts, sweep_totals
+from mixopt.sweeps import AttemptRecord, read_attempts, sweep_totals
 from mixopt.system import (
     ANSWER_SECONDS,
     Say,
@@ -33,6 +34,7 @@ from mixopt.system import (
     share_text,
     silent,
 )
+from mixopt.tracking.mlflow_names import NOTE
 from mixopt.tracking.record import (
     FINGERPRINT,
     JOURNAL,
@@ -44,7 +46,6 @@ from mixopt.tracking.record import (
     uri_option,
     wanted_runs,
 )
-from mixopt.tracking.sender import NOTE
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL = "natural"
@@ -55,11 +56,7 @@ MAX_PARAMS = 400  # configurations of hundreds of domains have more
 @contextmanager
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     """Track a step as a parent run; the report is added to those of finished steps."""
-    parents = [
-        parent
-        for parent in STEPS
-        if parent.artifacts and (parent is step or (step is REPORT and run.is_done(parent.name)))
-    ]
+    parents = _parent_steps(run, step)
     for parent in parents:
         tags = code_tags(run.log.fingerprint(parent.name), commit_of(run))
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
@@ -69,12 +66,30 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     yield
     _add_outcomes(run, tracker)
     for parent in parents:
-        attempts = read_attempts(parent.trial_folder(run.path))
-        places = {"nodes": {attempt.node for attempt in attempts}}
-        places["devices"] = {attempt.kind for attempt in attempts}
-        tags = {f"mixopt.{n}": ", ".join(sorted(names)) for n, names in places.items() if names}
-        files = [file for pattern in parent.artifacts for file in sorted(run.path.glob(pattern))]
-        tracker.end(parent.name, files=files, tags=tags)
+        files: list[Path] = []
+        for pattern in parent.artifacts:
+            files += sorted(run.path.glob(pattern))
+        tracker.end(parent.name, files=files, tags=_machine_tags(run, parent))
+
+
+def _parent_steps(run: Run, step: Step) -> list[Step]:
+    """Return the steps with a parent run that a step changes."""
+    with_artifacts = [parent for parent in STEPS if parent.artifacts]
+    if step is REPORT:
+        return [parent for parent in with_artifacts if run.is_done(parent.name)]
+    return [parent for parent in with_artifacts if parent is step]
+
+
+def _machine_tags(run: Run, step: Step) -> dict[str, str]:
+    """Return the nodes and devices of a step's trials, as far as known."""
+    attempts = read_attempts(step.trial_folder(run.path))
+    nodes = {attempt.node for attempt in attempts}
+    devices = {attempt.kind for attempt in attempts}
+    tags: dict[str, str] = {}
+    if attempts:
+        tags["mixopt.nodes"] = ", ".join(sorted(nodes))
+        tags["mixopt.devices"] = ", ".join(sorted(devices))
+    return tags
 
 
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
@@ -94,20 +109,22 @@ def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
 
 def run_params(run: Run, step: Step) -> dict[str, Any]:
     """Return the parameters of a parent run: all fields of the configuration."""
-    config, content = run.config, dump_sections(run.config)
-    content.pop("tracking", None)
+    config = run.config
     tokens = config.proxy.tokens if step.name == "sweep" else config.validation_tokens
     params = {"domains": len(config.corpus.domains), "tokens": tokens}
-    return dict(islice((params | dict(_leaves(content))).items(), MAX_PARAMS))
+    fields = dump_sections(config)
+    fields.pop("tracking", None)
+    params |= dict(_leaves(fields))
+    return dict(islice(params.items(), MAX_PARAMS))
 
 
-def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each set field with its dotted name."""
     for name, value in content.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.")
         elif value is not None and value != []:
-            yield f"{before}{name}", value
+            yield f"{prefix}{name}", value
 
 
 def _add_outcomes(run: Run, tracker: Tracker) -> None:
@@ -121,7 +138,7 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
         tags = description_tags(run)
         outcomes = {"sweep": run_outcome(run), "validate": validation_outcome(run)}
         for step, values in outcomes.items():
-            finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+            finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
             tracker.add(step, metrics=finite, tags=tags, **objective)
     except Exception as error:
         tracker.complain(f"outcomes are not recorded: {type(error).__name__}: {error}")
@@ -131,54 +148,87 @@ def run_outcome(run: Run) -> dict[str, float]:
     """Return the outcome of a whole run, for the sweep's parent run."""
     values: dict[str, float] = {}
     if run.is_done("sweep"):
-        losses_NM = run.trials.full_length.losses(run.objective.unit)
-        values["outcome/best_trial"] = run.objective.value(losses_NM).min()
-        folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
-        attempts = [attempt for folder in folders for attempt in read_attempts(folder)]
-        spent = sweep_totals(attempts, ())
-        values |= {f"spent/{unit}": spent[unit] for unit in ("gpu_hours", "cpu_hours")}
-        if run.config.design.anneals is not None:
-            for row in run.anneals.filter(pl.col("target").is_null()).iter_rows(named=True):
-                effect = Interval(row["change"], row["low"], row["high"])
-                values |= _spread(effect, "anneal", f"/{row['source']}")
+        values |= _sweep_outcome(run)
     if run.is_done("fit"):
-        name, report = held_out_report(run.path / "fit")
-        (scores,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
-        known = [score for score in ("rmse", "spearman") if scores[score] is not None]
-        values |= {f"outcome/held_out_{score}": scores[score] for score in known}
+        values |= _fit_outcome(run)
     if run.is_done("propose"):
-        mixture = (run.recommendation if run.is_done("validate") else run.proposal).mixture
+        mixture = _best_mixture(run)
         values |= {f"recommended/{name}": round(share, 6) for name, share in mixture.items()}
         values |= _spread(run.proposal.gains.get(NATURAL), "outcome/predicted_gain")
     if run.is_done("validate"):
-        gain = run.recommendation.gains.get(NATURAL)
-        if gain is not None:
-            values |= _spread(gain.validated, "outcome/validated_gain")
-            values |= _spread(gain.predicted, "outcome/predicted_gain")
-        elif run.recommendation.chosen == NATURAL:  # no gain over itself
-            values |= _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
+        values |= _recommendation_outcome(run)
     return values
+
+
+def _sweep_outcome(run: Run) -> dict[str, float]:
+    """Return the best objective of a trial, the hours spent, and the effects of anneals."""
+    losses_NM = run.trials.full_length.losses(run.objective.unit)
+    values = {"outcome/best_trial": run.objective.value(losses_NM).min()}
+    attempts: list[AttemptRecord] = []
+    for step in STEPS:
+        if step.trains:
+            attempts += read_attempts(step.trial_folder(run.path))
+    spent = sweep_totals(attempts, ())
+    values["spent/gpu_hours"] = spent["gpu_hours"]
+    values["spent/cpu_hours"] = spent["cpu_hours"]
+    if run.config.design.anneals is not None:
+        for row in run.anneals.filter(pl.col("target").is_null()).iter_rows(named=True):
+            effect = Interval(row["change"], row["low"], row["high"])
+            values |= _spread(effect, "anneal", f"/{row['source']}")
+    return values
+
+
+def _fit_outcome(run: Run) -> dict[str, float]:
+    """Return the held-out scores of the chosen predictor, as far as known."""
+    name, report = held_out_report(run.path / "fit")
+    (scores,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
+    measures = [measure for measure in ("rmse", "spearman") if scores[measure] is not None]
+    return {f"outcome/held_out_{measure}": scores[measure] for measure in measures}
+
+
+def _recommendation_outcome(run: Run) -> dict[str, float]:
+    """Return the validated and the predicted gain over the natural mixture."""
+    gain = run.recommendation.gains.get(NATURAL)
+    if gain is not None:
+        values = _spread(gain.validated, "outcome/validated_gain")
+        return values | _spread(gain.predicted, "outcome/predicted_gain")
+    if run.recommendation.chosen == NATURAL:  # no gain over itself
+        return _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
+    return {}
+
+
+def _best_mixture(run: Run) -> Mixture:
+    """Return the recommended mixture, or the proposed one before the validation."""
+    if run.is_done("validate"):
+        return run.recommendation.mixture
+    return run.proposal.mixture
 
 
 def validation_outcome(run: Run) -> dict[str, float]:
     """Return the outcome of the validation for its parent run; empty before it is done."""
     if not run.is_done("validate"):
         return {}
-    validation, decision = run.validation, run.recommendation
+    validation = run.validation
+    decision = run.recommendation
     values = {f"objective/{name}": validation.mean(name) for name in validation.mixtures}
     for baseline, gain in decision.gains.items():
         values |= _spread(gain.validated, "gain", f"/{baseline}")
         if gain.predicted is not None:
             values[f"predicted_gain/{baseline}"] = gain.predicted.value
-    return values | {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
+    values |= {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
+    return values
 
 
 def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, float]:
     """Return a gain and its interval, as far as known: `name`, `name_low` and `name_high`."""
     if gain is None:
         return {}
-    values = {"": gain.value, "_low": gain.low, "_high": gain.high}
-    return {f"{name}{end}{inner}": v for end, v in values.items() if v is not None}
+    values = {f"{name}{inner}": gain.value}
+    if gain.low is not None:
+        values[f"{name}_low{inner}"] = gain.low
+    if gain.high is not None:
+        values[f"{name}_high{inner}"] = gain.high
+    return values
 
 
 def description_tags(run: Run) -> dict[str, str]:
@@ -190,14 +240,15 @@ def description_tags(run: Run) -> dict[str, str]:
     if run.is_done("validate"):
         decision = run.recommendation
         tags = {"mixopt.recommended": decision.chosen, "mixopt.standing": decision.standing}
-        mixture, text = decision.mixture, recommendation_text(run)
+        text = recommendation_text(run)
     else:
         tags = {"mixopt.recommended": "not validated yet"}
-        mixture, text = run.proposal.mixture, proposal_text(run.proposal)
-    ranked = sorted(mixture.items(), key=lambda entry: -entry[1])
+        text = proposal_text(run.proposal)
+    ranked = sorted(_best_mixture(run).items(), key=lambda entry: -entry[1])
     tags["mixopt.weights"] = ", ".join(f"{name} {share_text(share)}" for name, share in ranked)
     # A code block is not rendered as Markdown: names come from the user.
-    tags[NOTE] = f"```\n{text.replace('`', chr(39)).strip()[:MAX_NOTE]}\n```"
+    plain_text = text.replace("`", "'").strip()
+    tags[NOTE] = f"```\n{plain_text[:MAX_NOTE]}\n```"
     return tags
 
 
@@ -216,8 +267,10 @@ class SyncResult(NamedTuple):
 
     def __str__(self) -> str:
         line = f"sent {sent_words(self.sent)} to {self.server}"
-        trouble = (self.trouble or "").removeprefix(f"{self.server}: ")
-        return f"{line}; the rest is left: {trouble}" if trouble else line
+        if not self.trouble:
+            return line
+        trouble = self.trouble.removeprefix(f"{self.server}: ")
+        return f"{line}; the rest is left: {trouble}"
 
 
 def sync(
@@ -243,11 +296,10 @@ def sync(
     inside(path, JOURNAL)
     if not wanted_runs(path):  # none, or of another version
         _record_again(path)
-    servers = [None, *(wanted.server for wanted in wanted_runs(path).values())]
-    stated = uri or os.environ.get(URI_VARIABLE)
-    destination = stated or servers[-1]
+    given = uri or os.environ.get(URI_VARIABLE)
+    destination = given or _recorded_server(path)
     server = None if destination is None else absolute_uri(destination)
-    if server is not None and not (stated or trust):
+    if server is not None and not (given or trust):
         raise RunError(
             f"{path}: only this directory names the server {server}, and nothing is sent to it; if"
             f" it is yours, name it: {uri_option(server)} (or {URI_VARIABLE}); to believe the"
@@ -256,6 +308,14 @@ def sync(
     process = SenderProcess(path, server)
     trouble = process.end(max(process.patience, ANSWER_SECONDS), say)
     return SyncResult(process.server, Sent.read(path).sent, trouble)
+
+
+def _recorded_server(path: Path) -> str | None:
+    """Return the server that the directory names last, if any."""
+    server = None
+    for wanted in wanted_runs(path).values():
+        server = wanted.server
+    return server
 
 
 def _record_again(path: Path) -> None:

@@ -27,15 +27,23 @@ from mixopt.config import TrackingConfig
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.system import Count, Say, ServerUri, checked_as, inside, parse_json, silent, writing
 
-JOURNAL, SENT = "tracking.jsonl", "tracking_sent.json"
-LOG, LOCK = "tracking.log", "tracking.lock"
-LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # used unless the user names a server
+JOURNAL = "tracking.jsonl"
+SENT = "tracking_sent.json"
+LOG = "tracking.log"
+LOCK = "tracking.lock"
+LOCAL = "mlflow.db"  # used unless the user names a server
+LOCAL_ENDINGS = ("", ".lock", "-wal", "-shm", "-journal")  # of its files
+ARTIFACTS = "mlartifacts"  # beside it
 SQLITE = "sqlite:///"
 FINGERPRINT = "mixopt.fingerprint"  # tag: hash of what results depend on
 MAX_INTEGER = 1 << 63  # limit of MLflow's steps and times
-# Maximum silence at the end: of a server; of a database file, which a busy machine creates slowly;
-# and before the first sign of life, because MLflow takes seconds to import.
-SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
+LOG_TIME = "%Y-%m-%d %H:%M:%S"  # starts each line of the log
+LOG_TIME_LENGTH = 20  # characters, with the space after it
+# Maximum silence at the end, in seconds.
+SERVER_SECONDS = 5.0
+DATABASE_SECONDS = 60.0  # a busy machine creates a database file slowly
+FIRST_SECONDS = 60.0  # before the first sign of life: MLflow takes seconds to import
+REPORT_SECONDS = 2.0  # between two lines of progress
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
@@ -45,7 +53,9 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, 0o644), "a+b") as stream:
         is_torn = stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n"
-        stream.write(b"\n" + line if is_torn else line)
+        if is_torn:
+            line = b"\n" + line
+        stream.write(line)
 
 
 class MetricPoint(NamedTuple):
@@ -78,13 +88,15 @@ def points_of(line: bytes) -> Iterator[MetricPoint]:
         content = checked_as(dict[str, Any], parse_json(line, ""), "")
     except RunError:
         return
-    step, seconds = content.pop("step", None), content.pop("time", None)
+    step = content.pop("step", None)
+    seconds = content.pop("time", None)
     if not (isinstance(step, int) and _is_number(step) and abs(step) < MAX_INTEGER):
         return
     if not (_is_number(seconds) and 0 <= seconds * 1000 < MAX_INTEGER):
         return
     for key, value in content.items():
-        for name, number in value.items() if isinstance(value, Mapping) else [("", value)]:
+        numbers = value if isinstance(value, Mapping) else {"": value}
+        for name, number in numbers.items():
             if _is_number(number):
                 full = f"{key}/{name}" if name else key
                 yield MetricPoint(full, float(number), int(seconds * 1000), step)
@@ -117,9 +129,11 @@ class WantedRun:
 
 def wanted_runs(path: Path) -> dict[str, WantedRun]:
     """Return the wanted runs of a directory by step, the last written at the end."""
-    runs: dict[str, WantedRun] = {}
     journal = path / JOURNAL
-    for line in journal.read_bytes().split(b"\n") if journal.is_file() else ():
+    if not journal.is_file():
+        return {}
+    runs: dict[str, WantedRun] = {}
+    for line in journal.read_bytes().split(b"\n"):
         with suppress(RunError):
             wanted = checked_as(WantedRun, parse_json(line, JOURNAL), JOURNAL)
             runs.pop(wanted.step, None)
@@ -143,18 +157,18 @@ class SentRun:
 
 @dataclass
 class Sent:
-    """What was sent of a run directory (`tracking_sent.json`); empty if unreadable."""
+    """State of each server that a run directory was sent to (`tracking_sent.json`)."""
 
     # A tag of every parent run, to find one that was created just before a kill.
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    sent: dict[str, int] = field(default_factory=dict)  # counts of the last process, for its waiter
+    sent: dict[str, int] = field(default_factory=dict)  # counts of the last sender process
     trouble: str | None = None  # why something remains
     # By server, and by step and fingerprint.
     servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Sent:
-        """Read the record of a run directory."""
+        """Read the file of a run directory; empty if missing or unreadable."""
         try:
             return checked_as(cls, json.loads((path / SENT).read_bytes()), SENT)
         except (OSError, ValueError, RecursionError, RunError):
@@ -173,34 +187,18 @@ class SenderProcess:
         """Start the process, after checking that the record's files are regular and inside."""
         if importlib.util.find_spec("mlflow") is None:
             raise ConfigError("MLflow is not installed: pip install 'mixopt[all]'")
-        database = [f"{LOCAL}{end}" for end in ("", ".lock", "-wal", "-shm", "-journal")]
-        for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
-            file = inside(path, name)
-            if file.exists() and not (file.is_file() or file.is_dir()):
-                raise RunError(f"{file}: is not a file; delete it")
+        _check_files(path)
         self.server = LOCAL if server is None else str(server)
         is_file = server is None or server.startswith(SQLITE)
         self.patience = DATABASE_SECONDS if is_file else SERVER_SECONDS
         self._path = path
-        self._first = self._sign_of_life()
-        with writing(path / LOG):
-            path.mkdir(parents=True, exist_ok=True)
-            log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            # -P: nothing is imported from the run directory. A session of its own: Ctrl-C ends the
-            # sweep, while the record is still completed.
-            with os.fdopen(log, "ab") as stderr:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    cwd=path,
-                    start_new_session=True,
-                )
+        self._first_sign = self._sign_of_life()
+        self._process = _start_sender(path)
         # Not an argument, which all users of the machine could see: it may have a password.
         self._input = cast(IO[bytes], self._process.stdin)
+        uri = "" if server is None else server.given
         with suppress(BrokenPipeError):  # the log has the reason
-            self._input.write(f"{server.given if server else ''}\n".encode())
+            self._input.write(f"{uri}\n".encode())
             self._input.flush()
 
     def end(self, patience: float | None = None, say: Say = silent) -> str | None:
@@ -210,27 +208,38 @@ class SenderProcess:
         """
         with suppress(OSError):
             self._input.close()
-        alive = spoken = time.monotonic()
-        sign = reported = self._sign_of_life()
+        last_progress = last_report = time.monotonic()
+        sign = reported_sign = self._sign_of_life()
         while self._process.poll() is None:
             time.sleep(0.05)
             now = time.monotonic()
-            if (latest := self._sign_of_life()) != sign:
-                alive, sign = now, latest
-            limit = patience or (FIRST_SECONDS if sign == self._first else self.patience)
-            if now > alive + limit:
+            latest_sign = self._sign_of_life()
+            if latest_sign != sign:
+                sign = latest_sign
+                last_progress = now
+            limit = patience or self._default_patience(sign)
+            if now > last_progress + limit:
                 self._process.kill()
                 self._process.wait()
                 return f"{self.server}: no answer for {limit:g} s"
-            if now > spoken + 2 and sign not in (self._first, reported):
-                spoken, reported = now, sign
+            is_news = sign not in (self._first_sign, reported_sign)
+            if is_news and now > last_report + REPORT_SECONDS:
+                reported_sign = sign
+                last_report = now
                 say(f"sync: sent {sent_words(Sent.read(self._path).sent)} so far")
-        if not self._process.returncode:
-            return None
+        return self._failure() if self._process.returncode else None
+
+    def _failure(self) -> str:
+        """Return why an ended process has failed: what it recorded, or its last line of log."""
+        recorded = Sent.read(self._path).trouble
+        if recorded:
+            return recorded
         log = self._path / LOG
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
-        reason = last[0][20:] if last else f"MLflow's process ended; see {log}"
-        return Sent.read(self._path).trouble or reason
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines[-1][LOG_TIME_LENGTH:] if lines else f"MLflow's process ended; see {log}"
+
+    def _default_patience(self, sign: int) -> float:
+        return FIRST_SECONDS if sign == self._first_sign else self.patience
 
     def _sign_of_life(self) -> int:
         """Return the time of the last update of `tracking_sent.json`."""
@@ -238,6 +247,34 @@ class SenderProcess:
             return (self._path / SENT).stat().st_mtime_ns
         except OSError:
             return 0
+
+
+def _check_files(path: Path) -> None:
+    """Raise on a file of the record that is outside the directory, or a device or pipe."""
+    names = [JOURNAL, SENT, LOG, LOCK, ARTIFACTS]
+    names += [f"{LOCAL}{ending}" for ending in LOCAL_ENDINGS]
+    for name in names:
+        file = inside(path, name)
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise RunError(f"{file}: is not a file; delete it")
+
+
+def _start_sender(path: Path) -> subprocess.Popen[bytes]:
+    """Start the sender of a directory, which writes errors to the log."""
+    with writing(path / LOG):
+        path.mkdir(parents=True, exist_ok=True)
+        log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # -P: nothing is imported from the run directory. A session of its own: Ctrl-C ends the
+        # sweep, while the record is still completed.
+        with os.fdopen(log, "ab") as stderr:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=path,
+                start_new_session=True,
+            )
 
 
 class Tracker(AbstractContextManager["Tracker"]):
@@ -254,7 +291,9 @@ class Tracker(AbstractContextManager["Tracker"]):
     ) -> None:
         """Store settings; the process starts with the first step."""
         self.enabled = config.enabled
-        self._path, self._warn, self._sends = path, warn, sends
+        self._path = path
+        self._warn = warn
+        self._sends = sends
         self._server = None if config.uri is None else absolute_uri(config.uri)
         self._experiment = config.experiment or run_name
         self._process: SenderProcess | None = None
@@ -272,22 +311,39 @@ class Tracker(AbstractContextManager["Tracker"]):
         """Start or resume a step's parent run."""
         if not self.enabled:
             return
-        wanted = WantedRun(step, self._server, self._experiment, name or step, _now(), folder)
-        wanted.params = {n: v if isinstance(v, str) else json.dumps(v) for n, v in params.items()}
-        wanted.tags = dict(tags or {})
+        wanted = WantedRun(
+            step=step,
+            server=self._server,
+            experiment=self._experiment,
+            name=name or step,
+            started=_now(),
+            folder=folder,
+            params={name: _param_text(value) for name, value in params.items()},
+            tags=dict(tags or {}),
+        )
         previous = wanted_runs(self._path).get(step)
         if previous is not None and previous.fingerprint == wanted.fingerprint:
-            tags = previous.tags | wanted.tags
-            wanted = replace(previous, name=wanted.name, folder=folder, tags=tags)
-            wanted.status, wanted.ended = "RUNNING", None
+            wanted = replace(
+                previous,
+                name=wanted.name,
+                folder=folder,
+                tags=previous.tags | wanted.tags,
+                status="RUNNING",
+                ended=None,
+            )
         self._write(wanted)
         if self._sends and self._process is None:
-            try:
-                self._process = SenderProcess(self._path, self._server)
-            except (OSError, MixoptError) as error:
-                self.complain(f"cannot be started: {error}")
-        elif (trouble := Sent.read(self._path).trouble) is not None:
-            self.complain(trouble)
+            self._start_process()
+        else:
+            trouble = Sent.read(self._path).trouble
+            if trouble is not None:
+                self.complain(trouble)
+
+    def _start_process(self) -> None:
+        try:
+            self._process = SenderProcess(self._path, self._server)
+        except (OSError, MixoptError) as error:
+            self.complain(f"cannot be started: {error}")
 
     def end(self, step: str, **changes: Any) -> None:
         """Finish a step's run."""
@@ -295,14 +351,16 @@ class Tracker(AbstractContextManager["Tracker"]):
 
     def add(self, step: str, *, files: Iterable[Path] = (), **changes: Any) -> None:
         """Set fields of a step's `WantedRun`; files are sent again after each change."""
-        wanted, folder = wanted_runs(self._path).get(step), self._path.resolve()
+        wanted = wanted_runs(self._path).get(step)
         if not self.enabled or wanted is None:
             return
-        for name in ("tags", "metrics"):
-            changes[name] = getattr(wanted, name) | changes.get(name, {})
+        changes["tags"] = wanted.tags | changes.get("tags", {})
+        changes["metrics"] = wanted.metrics | changes.get("metrics", {})
+        folder = self._path.resolve()
         added = [file.resolve().relative_to(folder).as_posix() for file in files]
-        changes["files"] = list(dict.fromkeys([*wanted.files, *added]))
-        if (changed := replace(wanted, **changes)) != wanted:
+        changes["files"] = list(dict.fromkeys(wanted.files + added))
+        changed = replace(wanted, **changes)
+        if changed != wanted:
             self._write(changed)
 
     def complain(self, trouble: str) -> None:
@@ -317,15 +375,19 @@ class Tracker(AbstractContextManager["Tracker"]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait until all is sent, for a shorter time after an error."""
-        process, self._process = self._process, None
+        process = self._process
+        self._process = None
+        if process is None:
+            return
         patience = None if kind is None else SERVER_SECONDS
-        if process is not None and (trouble := process.end(patience)) is not None:
+        trouble = process.end(patience)
+        if trouble is not None:
             self.complain(trouble)
 
     def _write(self, wanted: WantedRun) -> None:
-        place = {"server": self._server, "experiment": self._experiment}
+        destination = {"server": self._server, "experiment": self._experiment}
         try:
-            append_line(self._path / JOURNAL, asdict(wanted) | place)
+            append_line(self._path / JOURNAL, asdict(wanted) | destination)
         except OSError as error:
             self.complain(f"the record cannot be written: {error}")
 
@@ -340,14 +402,20 @@ def absolute_uri(text: str) -> ServerUri:
 
 def uri_option(server: ServerUri) -> str:
     """Return the `--uri` option for a server, with the variables for its login."""
-    login = " with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
-    return f"--uri {server.address}{login if server.address != server else ''}"
+    option = f"--uri {server.address}"
+    if server.address == server:
+        return option
+    return f"{option} with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
 
 
 def _now() -> int:
     return int(time.time() * 1000)
 
 
+def _param_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _is_number(value: Any) -> bool:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and abs(value) < 1e300
+    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_plain and abs(value) < 1e300

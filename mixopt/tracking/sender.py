@@ -17,13 +17,11 @@ import hashlib
 import json
 import math
 import os
-import posixpath
-import re
 import select
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -42,11 +40,13 @@ from mixopt.system import (
     without_secrets,
     write_text,
 )
+from mixopt.tracking.mlflow_names import NOTE, mlflow_key
 from mixopt.tracking.record import (
     ARTIFACTS,
     FINGERPRINT,
     LOCAL,
     LOCK,
+    LOG_TIME,
     SENT,
     SQLITE,
     MetricPoint,
@@ -56,16 +56,21 @@ from mixopt.tracking.record import (
     read_points,
     wanted_runs,
 )
-from mixopt.trials import TrialResult
+from mixopt.trials import Losses, TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
 EXPERIMENT_NOTE = (
     "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
 )
-MAX_KEY, MAX_VALUE, MAX_TAG = 250, 500, 5000  # limits in characters since MLflow 2.0
+MAX_VALUE = 500  # characters of a parameter, since MLflow 2.0
+MAX_TAG = 5000  # characters of a tag
+MAX_TROUBLE = 300  # characters of an error
 MAX_POINTS = 900  # read and sent at once
-EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
+EVERY_SECONDS = 2.0  # between two looks for news
+MAX_PAUSE_SECONDS = 30.0  # before a failing server is tried again
+LOCK_SECONDS = 30.0  # for another sender of the directory to finish
+DATABASE_LOCK_SECONDS = 120.0  # for another process to create the same database
+WRITE_SECONDS = 1.0  # between two signs of life
 NICENESS = 5  # of this process, beside training on the same cores
 # Give up on a dead server quickly (MLflow's default: 249 s); no telemetry.
 ENVIRONMENT = {
@@ -82,58 +87,68 @@ class Sender:
 
     def __init__(self, path: Path, uri: str | None) -> None:
         """Store the directory and the server."""
-        name = ServerUri(uri or f"{SQLITE}{LOCAL}")
-        self._path, self._login, self.name = path, name.login(), str(name) if uri else LOCAL
+        server = ServerUri(uri or f"{SQLITE}{LOCAL}")
+        self.name = str(server) if uri else LOCAL
+        self._path = path
+        self._login = server.login()
         self._client: Any = None  # MLflow's client, imported when needed
         self._experiment = ""  # id
-        # Runs that this process has looked up, and how much of their metrics it has read.
-        self._seen, self._offsets = set[str](), dict[str, int]()
-        self._noted = time.monotonic()
+        self._found = set[str]()  # keys of the runs that this process has looked up
+        self._offsets = dict[str, int]()  # bytes of each run's metrics that it has read
+        self._written_at = time.monotonic()
+        file = Path(server.given.removeprefix(SQLITE))
+        self._database = file if server.startswith(SQLITE) else None
         # The directory's own database counts as one server under any name.
-        file = Path(name.given.removeprefix(SQLITE))
-        self._file = file if name.startswith(SQLITE) else None
-        self._is_own = file.resolve() == path.resolve() / LOCAL
+        self._is_local = file.resolve() == path.resolve() / LOCAL
+        key = f"{SQLITE}{LOCAL}" if self._is_local else server.address
         self.sent = Sent.read(path)
         self.sent.sent = dict.fromkeys(("runs", "trials", "points", "files"), 0)
-        server = f"{SQLITE}{LOCAL}" if self._is_own else name.address
-        self._runs = self.sent.servers.setdefault(server, {})
+        self._runs = self.sent.servers.setdefault(key, {})
 
     def run(self, stream: IO[str]) -> str | None:
         """Send news repeatedly, and once more after the stream or the parent has ended."""
-        parent, failures, last = os.getppid(), 0, False
+        parent = os.getppid()
+        retry_seconds = 1.0
+        is_last = False
         while True:
-            last = last or os.getppid() != parent
-            trouble = self.attempt(last=last)
-            if last:
+            is_last = is_last or os.getppid() != parent
+            trouble = self.attempt(last=is_last)
+            if is_last:
                 return trouble
-            failures = failures + 1 if trouble else 0
-            pause = min(2.0 ** (failures - 1), MAX_PAUSE_SECONDS) if failures else EVERY_SECONDS
-            last = bool(select.select([stream], [], [], pause)[0])
+            if trouble is None:
+                pause = EVERY_SECONDS
+                retry_seconds = 1.0
+            else:
+                pause = retry_seconds
+                retry_seconds = min(2.0 * retry_seconds, MAX_PAUSE_SECONDS)
+            readable, _, _ = select.select([stream], [], [], pause)
+            is_last = bool(readable)
 
     def attempt(self, *, last: bool) -> str | None:
         """Send news; return an error as one line."""
         trouble = None
         try:
-            runs = list(wanted_runs(self._path).values())
-            for wanted in runs:
-                if last and wanted.status == "RUNNING":
-                    wanted.status, wanted.ended = "KILLED", int(time.time() * 1000)
-                if self._client is None:
-                    self._connect(runs[-1].experiment)
-                self._send(wanted)
+            self._send_all(last=last)
         except Exception as error:
             self._client = None
-            self._seen.clear()  # the server may have been replaced
-            cause: BaseException = error
-            if not isinstance(error, MixoptError) and isinstance(error.__context__, OSError):
-                while cause.__context__ is not None:  # which MLflow's error quotes at length
-                    cause = cause.__context__
-            text = without_secrets(one_line(cause, None), self._login.secrets)
-            trouble = f"{self.name}: {text[:300]}"
+            self._found.clear()  # the server may have been replaced
+            text = without_secrets(one_line(_cause(error), None), self._login.secrets)
+            trouble = f"{self.name}: {text[:MAX_TROUBLE]}"
             _log(trouble)
         self.sent.trouble = trouble
         self._write()
         return trouble
+
+    def _send_all(self, *, last: bool) -> None:
+        """Send every wanted run; those still running at the last attempt were killed."""
+        runs = list(wanted_runs(self._path).values())
+        for wanted in runs:
+            if last and wanted.status == "RUNNING":
+                wanted.status = "KILLED"
+                wanted.ended = _now()
+            if self._client is None:
+                self._connect(runs[-1].experiment)
+            self._send(wanted)
 
     def _write(self) -> None:
         write_text(self._path / SENT, json.dumps(asdict(self.sent)))
@@ -143,32 +158,46 @@ class Sender:
         os.environ.update(self._login.environment)
         from mlflow import MlflowClient
 
-        with ExitStack() as alone:
-            if (file := self._file) is not None:  # MLflow creates tables and experiments in steps
-                alone.enter_context(FileLock(file.with_name(f"{file.name}.lock"), timeout=120))
-                if not file.exists():
-                    with replacing(file) as temporary:
-                        uri = f"{SQLITE}{temporary}"
-                        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        with self._locked_database():
             client = MlflowClient(tracking_uri=self._login.uri)
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
-                place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+                artifacts = None
+                if self._database is not None:
+                    artifacts = (self._database.resolve().parent / ARTIFACTS).as_uri()
                 # Without this tag MLflow 3 shows an experiment as one of prompts and traces.
                 tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
-                self._experiment = str(client.create_experiment(name, place, tags))
+                self._experiment = str(client.create_experiment(name, artifacts, tags))
             else:
                 self._experiment = str(experiment.experiment_id)
         self._client = client
 
+    @contextmanager
+    def _locked_database(self) -> Iterator[None]:
+        """Lock a database file and create it: MLflow creates tables and experiments in steps."""
+        from mlflow import MlflowClient
+
+        if self._database is None:
+            yield
+            return
+        lock = self._database.with_name(f"{self._database.name}.lock")
+        with FileLock(lock, timeout=DATABASE_LOCK_SECONDS):
+            if not self._database.exists():
+                with replacing(self._database) as temporary:
+                    client = MlflowClient(tracking_uri=f"{SQLITE}{temporary}")
+                    client.search_experiments(max_results=1)
+            yield
+
     def _send(self, wanted: WantedRun) -> None:
         sent = self._opened(wanted)
-        if (sent.tags, sent.metrics) != (wanted.tags, wanted.metrics):
-            now, fresh = int(time.time() * 1000), wanted.metrics.items() - sent.metrics.items()
-            metrics = [MetricPoint(name, value, now, 0) for name, value in fresh]
+        if sent.tags != wanted.tags or sent.metrics != wanted.metrics:
+            now = _now()
+            changed = wanted.metrics.items() - sent.metrics.items()
+            metrics = [MetricPoint(name, value, now, 0) for name, value in changed]
             self._log_batch(sent.run, metrics, tags=wanted.tags)
-            sent.tags, sent.metrics = dict(wanted.tags), dict(wanted.metrics)
-        if sent.status != wanted.status == "RUNNING":
+            sent.tags = dict(wanted.tags)
+            sent.metrics = dict(wanted.metrics)
+        if wanted.status == "RUNNING" and sent.status != "RUNNING":
             self._client.update_run(sent.run, status="RUNNING")
             sent.status = "RUNNING"
         if wanted.folder is not None:
@@ -184,15 +213,18 @@ class Sender:
     def _opened(self, wanted: WantedRun) -> SentRun:
         """Return the record of a run that exists, looked up once by a process."""
         entry = f"{wanted.step} {wanted.fingerprint}"
-        if entry not in self._seen:
-            key = {"mixopt.key": self.sent.key, "mixopt.step": wanted.step}
-            key[FINGERPRINT] = wanted.fingerprint
-            run = self._run_with(key, wanted.name, wanted.started)
+        if entry not in self._found:
+            tags = {
+                "mixopt.key": self.sent.key,
+                "mixopt.step": wanted.step,
+                FINGERPRINT: wanted.fingerprint,
+            }
+            run = self._run_with(tags, wanted.name, wanted.started)
             if entry not in self._runs or self._runs[entry].run != run:
                 self._log_batch(run, params=wanted.params)
                 self._runs[entry] = SentRun(run)
-                self._note("runs", 1)
-            self._seen.add(entry)
+                self._count("runs", 1)
+            self._found.add(entry)
         return self._runs[entry]
 
     def _run_with(self, tags: dict[str, str], name: str, started: int) -> str:
@@ -210,10 +242,13 @@ class Sender:
             if not inside(self._path, name).is_file():
                 continue
             mark = f"{_mark(file)} {_hash(json.dumps(wanted.objective).encode())[:8]}"
-            if sent.marks.get(name) not in ((mark,) if final else (mark, f"{mark} stopped")):
-                is_sent = self._send_trial(sent.run, file, wanted.objective, final=final)
-                sent.marks[name] = mark if is_sent else f"{mark} stopped"
-                self._note("trials", is_sent)
+            stopped_mark = f"{mark} stopped"
+            last_mark = sent.marks.get(name)
+            if last_mark == mark or (last_mark == stopped_mark and not final):
+                continue
+            is_sent = self._send_trial(sent.run, file, wanted.objective, final=final)
+            sent.marks[name] = mark if is_sent else stopped_mark
+            self._count("trials", int(is_sent))
 
     def _send_trial(self, parent: str, file: Path, objective: Any, *, final: bool) -> bool:
         """Send a trial, and return whether it was sent."""
@@ -221,12 +256,13 @@ class Sender:
         if result.status == "stopped" and not final:
             return False
         end = int(file.stat().st_mtime * 1000)
-        key = {"mlflow.parentRunId": parent, "mixopt.content": _hash(file.read_bytes())[:32]}
-        run = self._run_with(key, trial.name, end - int(result.seconds * 1000))
+        found_by = {"mlflow.parentRunId": parent, "mixopt.content": _hash(file.read_bytes())[:32]}
+        run = self._run_with(found_by, trial.name, end - int(result.seconds * 1000))
         params = {"seed": str(trial.seed), "role": trial.role, "round": str(trial.round)}
         params |= {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
         tags = {"mixopt.status": str(result.status)}
-        tags |= {"mixopt.reason": result.reason} if result.reason else {}
+        if result.reason:
+            tags["mixopt.reason"] = result.reason
         self._log_batch(run, _trial_metrics(result, end, objective), params, tags)
         self._client.set_terminated(run, "FAILED" if result.has_failed else "FINISHED", end)
         return True
@@ -235,32 +271,41 @@ class Sender:
         points: list[MetricPoint] | None = None
         while file.is_file() and points != []:
             points, offset = read_points(file, self._offsets.get(sent.run, 0), MAX_POINTS)
-            fresh, last = list[MetricPoint](), dict(sent.steps)
+            new_points = list[MetricPoint]()
+            last_steps = dict(sent.steps)
             for point in points:
-                if point.step > last.get(point.key, -math.inf):
-                    fresh.append(point)
-                    last[point.key] = point.step
-            if fresh:
-                self._log_batch(sent.run, fresh)
-            sent.steps, self._offsets[sent.run] = last, offset
-            self._note("points", len(fresh))
+                if point.step > last_steps.get(point.key, -math.inf):
+                    new_points.append(point)
+                    last_steps[point.key] = point.step
+            if new_points:
+                self._log_batch(sent.run, new_points)
+            sent.steps = last_steps
+            self._offsets[sent.run] = offset
+            self._count("points", len(new_points))
 
     def _send_file(self, sent: SentRun, name: str) -> None:
         file = inside(self._path, name)
-        if not file.is_file() or sent.marks.get(name) == (mark := _mark(file)):
+        if not file.is_file():
             return
-        # The directory's database may be foreign, or have been moved.
-        place = str(self._client.get_run(sent.run).info.artifact_uri) if self._is_own else ""
-        folder = self._path.resolve()
-        head, _, rest = place.partition(f"{folder.as_uri()}/")
-        if head or "/../" in place or "%2" in rest:
-            raise RunError(
-                f"{folder}: its database keeps files in {without_secrets(place)}, outside this"
-                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {folder}"
-            )
+        mark = _mark(file)
+        if sent.marks.get(name) == mark:
+            return
+        if self._is_local:
+            self._check_artifacts(sent.run)
         self._client.log_artifact(sent.run, str(file), FOLDERS.get(file.suffix))
         sent.marks[name] = mark
-        self._note("files", 1)
+        self._count("files", 1)
+
+    def _check_artifacts(self, run: str) -> None:
+        """Raise if the directory's database, foreign or moved, keeps files elsewhere."""
+        uri = str(self._client.get_run(run).info.artifact_uri)
+        folder = self._path.resolve()
+        head, _, rest = uri.partition(f"{folder.as_uri()}/")
+        if head or "/../" in uri or "%2" in rest:
+            raise RunError(
+                f"{folder}: its database keeps files in {without_secrets(uri)}, outside this"
+                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {folder}"
+            )
 
     def _log_batch(
         self,
@@ -272,17 +317,28 @@ class Sender:
         """Send metrics, parameters and tags of a run under valid MLflow keys."""
         from mlflow.entities import Metric, Param, RunTag
 
-        points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
-        pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
-        facts = [RunTag(name, value[:MAX_TAG]) for name, value in (tags or {}).items()]
-        self._client.log_batch(run, points, pairs, facts)
+        values = [
+            Metric(mlflow_key(point.key), point.value, point.time, point.step) for point in metrics
+        ]
+        pairs = [Param(mlflow_key(n), text[:MAX_VALUE]) for n, text in (params or {}).items()]
+        run_tags = [RunTag(name, text[:MAX_TAG]) for name, text in (tags or {}).items()]
+        self._client.log_batch(run, values, pairs, run_tags)
 
-    def _note(self, kind: str, count: int) -> None:
+    def _count(self, kind: str, count: int) -> None:
         """Count what was sent; write the file every second, also as a sign of life."""
         self.sent.sent[kind] += count
-        if time.monotonic() > self._noted + 1:
-            self._noted = time.monotonic()
+        if time.monotonic() > self._written_at + WRITE_SECONDS:
+            self._written_at = time.monotonic()
             self._write()
+
+
+def _cause(error: Exception) -> BaseException:
+    """Return the error to report; MLflow quotes an OSError at length, so the first of its chain."""
+    cause: BaseException = error
+    if not isinstance(error, MixoptError) and isinstance(error.__context__, OSError):
+        while cause.__context__ is not None:
+            cause = cause.__context__
+    return cause
 
 
 def _hash(content: bytes) -> str:
@@ -294,59 +350,61 @@ def _mark(file: Path) -> str:
     return f"{file.stat().st_mtime_ns} {file.stat().st_size}"
 
 
-def key_of(name: str) -> str:
-    """Return a name as a valid MLflow key, unchanged if possible."""
-    key = re.sub(r"[^\w\-. :/]", lambda match: f"_{ord(match[0]):x}_", name) or "_"
-    if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
-        key = re.sub("[./]", "_", key)  # MLflow would read it as a path
-    return key if len(key) <= MAX_KEY else f"{key[: MAX_KEY - 13]}_{_hash(name.encode())[:12]}"
-
-
 def _trial_metrics(
     result: TrialResult, when: int, objective: dict[str, Any] | None
 ) -> list[MetricPoint]:
     """Return the metrics of a trial with its learning curve; steps are tokens."""
-    curve: dict[int, dict[str, Any]] = {
-        losses.tokens: {
-            **{f"loss/{name}": value for name, value in losses.nats_per_token.items()},
-            **{f"bpb/{name}": value for name, value in losses.bits_per_byte.items()},
-            **losses.tasks,
-        }
-        for losses in (*result.curve, result.losses)
-        if losses is not None
-    }
+    curve = {losses.tokens: _loss_metrics(losses) for losses in result.curve}
+    if result.losses is not None:
+        curve[result.losses.tokens] = _loss_metrics(result.losses)
     last = curve.setdefault(result.tokens, {})
     last |= {"trial/tokens": result.tokens, "trial/parameters": result.parameters}
     if result.seconds > 0:
         last["trial/seconds"] = result.seconds
         last["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
-        minimised = checked_as(Objective, objective, "objective")
-        measured = minimised.over(minimised.measured)
-        by_name = {**getattr(result.losses, measured.unit), **result.losses.tasks}
-        row = [by_name.get(name, math.nan) for name in measured.evaluation]
-        last["objective"] = measured.value([row])[0]
+        last["objective"] = _objective_value(result.losses, objective)
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
         last |= trial_scalars(result.experts)
-    return [
-        MetricPoint(name, float(value), when, step)
-        for step, values in sorted(curve.items())
-        for name, value in values.items()
-        if math.isfinite(value)
-    ]
+    points: list[MetricPoint] = []
+    for step, values in sorted(curve.items()):
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        points += [MetricPoint(name, value, when, step) for name, value in finite.items()]
+    return points
+
+
+def _loss_metrics(losses: Losses) -> dict[str, Any]:
+    """Return the metrics of one point of a learning curve."""
+    metrics = {f"loss/{name}": value for name, value in losses.nats_per_token.items()}
+    metrics |= {f"bpb/{name}": value for name, value in losses.bits_per_byte.items()}
+    return metrics | losses.tasks
+
+
+def _objective_value(losses: Losses, content: dict[str, Any]) -> float:
+    """Return the value of an objective (`Objective.to_json`); NaN if it was not measured."""
+    objective = checked_as(Objective, content, "objective")
+    measured = objective.over(objective.measured)
+    by_name = getattr(losses, measured.unit) | losses.tasks
+    row = [by_name.get(name, math.nan) for name in measured.evaluation]
+    return float(measured.value([row])[0])
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _log(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    sys.stderr.write(f"{time.strftime(LOG_TIME)} {line}\n")
 
 
 def main() -> None:
     """Send until standard input is closed."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    path, uri = Path(sys.argv[1]), sys.stdin.readline().strip()
+    path = Path(sys.argv[1])
+    uri = sys.stdin.readline().strip()
     os.environ.update(ENVIRONMENT | os.environ)
     sys.stdout = sys.stderr  # MLflow prints links
     try:

@@ -17,8 +17,8 @@ from mixopt.pipeline import status
 from mixopt.run_directory import REPORT, SWEEP, VALIDATE, Run
 from mixopt.system import __version__, git_commit, host_name
 from mixopt.tracking import Tracker, code_tags, outcomes, sync, tracked
+from mixopt.tracking.mlflow_names import mlflow_key
 from mixopt.tracking.record import JOURNAL, wanted_runs
-from mixopt.tracking.sender import key_of
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +234,8 @@ def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sen
     for step, wanted in wanted_runs(sent).items():
         data = parents[step].data
         metrics = {n: v for n, v in data.metrics.items() if not n.startswith("trials/")}
-        assert metrics == {key_of(name): value for name, value in wanted.metrics.items()}
-        assert data.params == {key_of(n): value for n, value in wanted.params.items()}
+        assert metrics == {mlflow_key(name): value for name, value in wanted.metrics.items()}
+        assert data.params == {mlflow_key(n): value for n, value in wanted.params.items()}
         assert data.tags.items() >= wanted.tags.items()
         for key in metrics:  # what is a number is no line
             (point,) = client.get_metric_history(parents[step].info.run_id, key)

@@ -14,6 +14,7 @@ from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.system import ServerUri
 from mixopt.tracking import Tracker, record, sync
+from mixopt.tracking.mlflow_names import MAX_KEY, mlflow_key
 from mixopt.tracking.record import (
     ARTIFACTS,
     JOURNAL,
@@ -28,7 +29,6 @@ from mixopt.tracking.record import (
     read_points,
     wanted_runs,
 )
-from mixopt.tracking.sender import MAX_KEY, key_of
 
 
 def test_a_file_of_metrics_is_read_in_pieces_without_halves_of_lines(tmp_path):
@@ -87,16 +87,16 @@ def test_the_points_of_a_line_are_its_numbers(line, values):
 def test_every_name_has_a_key_that_mlflow_takes(name):
     from mlflow.utils.validation import _validate_metric_name
 
-    key = key_of(name)
+    key = mlflow_key(name)
     assert len(key) <= MAX_KEY
     _validate_metric_name(key)
 
 
 def test_names_that_begin_alike_have_keys_of_their_own():
-    assert key_of("a" * 300 + "x") != key_of("a" * 300 + "y")
-    assert key_of("loss/web") == "loss/web"
-    assert key_of("weight/c++") == "weight/c_2b__2b_"
-    assert [key_of(name) for name in ("..", "a/../b", "/a", "")] == ["__", "a____b", "_a", "_"]
+    assert mlflow_key("a" * 300 + "x") != mlflow_key("a" * 300 + "y")
+    assert mlflow_key("loss/web") == "loss/web"
+    assert mlflow_key("weight/c++") == "weight/c_2b__2b_"
+    assert [mlflow_key(name) for name in ("..", "a/../b", "/a", "")] == ["__", "a____b", "_a", "_"]
 
 
 def begun(path, *, fingerprint="1", params=None, **tags):
