@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.config import task_metric
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import Array, difference_text, loss_text
+from mixopt.system import Array
 
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
@@ -76,55 +76,6 @@ Unit = Literal["nats_per_token", "bits_per_byte"]
 Direction = Literal["lower", "higher"]
 Scale = Literal["none", "spread"]
 LeaveOut = Literal["noise"]
-# Text of the unit of losses, and of an objective (`value_unit`).
-UNITS = {
-    "bits_per_byte": "bits per byte",
-    "nats_per_token": "nats per token",
-    "standard_deviations": "standard deviations",
-    "metric_deviations": "standard deviations",
-    "metric_units": "units of the metric",
-    "right_answers": "shares of right answers",
-    "mixed_units": "losses - metrics",
-    "noise": "deviations of noise",
-}
-# Factors from minimised to displayed values, for metrics where higher is better: they are minimised
-# with the opposite sign; shares of right answers are displayed in points.
-SHOWN = {"metric_units": -1.0, "metric_deviations": -1.0, "right_answers": -100.0}
-
-
-def unit_text(unit: str) -> str:
-    """Return the unit of values and gains of an objective as text."""
-    return "points" if unit == "right_answers" else UNITS[unit]
-
-
-def value_text(value: float, unit: str) -> str:
-    """Format a value of an objective in its unit (`value_unit`)."""
-    return loss_text(SHOWN.get(unit, 1.0) * value + 0.0, _digits(unit))  # never -0
-
-
-def size_text(size: float, unit: str) -> str:
-    """Format an error or the noise of an objective."""
-    return loss_text(abs(SHOWN.get(unit, 1.0)) * size, _digits(unit))
-
-
-def ends_text(low: float, high: float, unit: str) -> str:
-    """Format the ends of an interval of an objective, the lower end first."""
-    ends = (high, low) if unit in SHOWN else (low, high)
-    return " to ".join(value_text(end, unit) for end in ends)
-
-
-def gain_text(gain: float, unit: str) -> str:
-    """Format a gain in an objective with its sign; > 0 is better."""
-    return difference_text(abs(SHOWN.get(unit, 1.0)) * gain, _digits(unit))
-
-
-def gain_ends_text(low: float, high: float, unit: str) -> str:
-    """Format the ends of an interval of a gain."""
-    return f"{gain_text(low, unit)} to {gain_text(high, unit)}"
-
-
-def _digits(unit: str) -> int:
-    return 2 if unit == "right_answers" else 4
 
 
 @dataclass(frozen=True)
@@ -306,7 +257,7 @@ class Objective:
 
     @property
     def value_unit(self) -> str:
-        """Unit of the objective, a key of `UNITS`."""
+        """Unit of the objective, a key of `mixopt.difference.UNITS`."""
         if self.kind == "hinge":
             return "noise"
         if self.scale == "spread":
@@ -317,6 +268,14 @@ class Objective:
             return "mixed_units"
         of_tasks = {task_metric(name) and name.rpartition("/")[2] for name in self.weights}
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
+
+    def unit_of(self, target: str | None) -> str:
+        """Return the unit of a target, or of the objective if it is None."""
+        if target is None:
+            return self.value_unit
+        if target in self.items:
+            return "right_answers"
+        return "metric_units" if target in self.higher else self.unit
 
     def pieces(self) -> Array:
         """Coefficients of the sums whose maximum, with `offsets_P`, is the objective, (P, M)."""

@@ -54,7 +54,7 @@ def of_world(kind: Kind, count: int, seed: int) -> list[Gain]:
     for name, mixture in compared.items():
         true = float(world.values(mixture.array[None])[0]) - value
         answer = proposal.gains[name]
-        gains.append(Gain(f"{kind}, {count}", answer.value, true, answer.high - answer.value))
+        gains.append(Gain(f"{kind}, {count}", answer.mean, true, answer.high - answer.mean))
     return gains
 
 

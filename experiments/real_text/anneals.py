@@ -297,10 +297,11 @@ def _print_effects(run: Run, reference: Mapping[str, Mapping[str, float]]) -> No
     columns = (MEAN, *TARGETS)
     print(f"| source | {' | '.join(columns)} | largest loss elsewhere |\n|---|{'---|' * 5}")
     for source in sorted(SOURCES, key=lambda name: reference[MEAN][name]):
-        cost = elsewhere.filter(source=source).sort("change").row(-1, named=True)
-        worst = f"{cost['target']} {cost['change']:+.3f}" if cost["change"] > 0 else "none"
+        worst = elsewhere.filter(source=source).sort("difference").row(0, named=True)
+        loss = -worst["difference"]
+        lost = f"{worst['target']} {loss:+.3f}" if loss > 0 else "none"
         cells = [f"{reference[column][source]:+.4f}" for column in columns]
-        print(f"| {source} | {' | '.join(cells)} | {worst} |")
+        print(f"| {source} | {' | '.join(cells)} | {lost} |")
     pairs = list(combinations(columns[1:], 2))
     apart = [
         spearman(*(np.array([reference[t][s] for s in SOURCES]) for t in pair)) for pair in pairs

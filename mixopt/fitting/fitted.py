@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
+from mixopt.difference import shared_count, size_text, unit_text
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import read_fit, write_fit
@@ -45,7 +46,7 @@ from mixopt.fitting.regressor import (
     supports_sizes,
 )
 from mixopt.mixture import Mixture, pairwise_total_variation
-from mixopt.objective import Objective, size_text, unit_text
+from mixopt.objective import Objective
 from mixopt.system import Array, Trust, Update, no_progress, one_blas_thread, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
@@ -198,6 +199,14 @@ class Fit:
     def is_carried(self) -> bool:
         """Whether it predicts for another size than the trials'."""
         return self.pilots is not None or self.size is not None
+
+    @cached_property
+    def predicted_size(self) -> dict[str, int | None]:
+        """Tokens and parameters of the runs that it predicts; None where they differ."""
+        if self.size is not None:
+            return {"tokens": round(self.size.tokens), "parameters": round(self.size.parameters)}
+        table = self.trials.table if self.pilots is None else self.pilots.table
+        return {name: shared_count(table[name]) for name in ("tokens", "parameters")}
 
     @cached_property
     def known_losses_NM(self) -> Array:

@@ -361,8 +361,8 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         name = proposal_name(number)
         validated = _validate_one(run, validated, name, proposal, train, say)
         validation = validated.validation(run)
-        verdicts = {comparison.verdict for comparison in validation.comparisons_of(name)}
-        if verdicts <= {"wins", "same mixture"} or number == config.rounds:
+        verdicts = {gain.verdict for gain in validation.differences_of(name).values()}
+        if verdicts <= {"better", "same mixture"} or number == config.rounds:
             break
         proposal = _next_proposal(run, validation, number, say)
     return validated
@@ -377,10 +377,9 @@ def _validate_one(
     for count in looks(config.seeds, config.most_seeds):
         plan = validated.plan.add({key: mixtures[key] for key in (name, *undecided)}, count)
         validated = Validated(plan, train(plan.trials), proposals)
-        compared = validated.validation(run).comparisons_of(name)
-        verdicts = {comparison.baseline: comparison.verdict for comparison in compared}
-        undecided = [name for name, verdict in verdicts.items() if verdict == "not significant"]
-        if "loses" in verdicts.values() or not undecided:
+        gains = validated.validation(run).differences_of(name)
+        undecided = [other for other, gain in gains.items() if gain.verdict == "not significant"]
+        if any(gain.verdict == "worse" for gain in gains.values()) or not undecided:
             break
         if count < config.most_seeds:
             words = f"the difference from {listed(undecided, 'or')} is not significant"

@@ -10,15 +10,10 @@ from .best_mixture import (
     Forecast as Forecast,
     predict_mixture as predict_mixture,
     predict_own_mixture as predict_own_mixture,
-    predicted_costs as predicted_costs,
+    predicted_other_losses as predicted_other_losses,
     propose_mixture as propose_mixture,
 )
-from .decision import (
-    Decision as Decision,
-    Gain as Gain,
-    Recommendation as Recommendation,
-    guarded as guarded,
-)
+from .decision import Decision as Decision, Recommendation as Recommendation, guarded as guarded
 from .pareto_front import Front as Front, propose_front as propose_front
 from .proposal import (
     PROPOSAL as PROPOSAL,
@@ -42,8 +37,6 @@ from .rounds import (
 )
 from .search import Problem as Problem, search as search
 from .validation import (
-    VERDICTS as VERDICTS,
-    Comparison as Comparison,
     Validation as Validation,
     ValidationPlan as ValidationPlan,
     fresh_seeds as fresh_seeds,

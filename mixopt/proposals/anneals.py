@@ -1,9 +1,9 @@
 """Effects of single sources, from microanneals and their controls.
 
-Runs are paired by seed. The effect of a source is the mean over seeds of anneal - control, with a
-95% Student's t interval of S - 1 degrees for each source alone. P-values are corrected for the
-number of sources within a target by Holm's method (1979): the chance that any useless source is
-called better or worse is at most 5%.
+Runs are paired by seed. The effect of a source is the difference of anneal and control, above 0
+where the anneal is better, with a 95% interval for each source alone (mixopt.difference). P-values
+are corrected for the number of sources within a target by Holm's method (1979): the chance that any
+useless source is called better or worse is at most 5%.
 
 Shapes: S seeds.
 """
@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 
 from mixopt.config import AnnealsConfig
+from mixopt.difference import LEVEL, paired_interval
 from mixopt.objective import Objective
-from mixopt.proposals.validation import LEVEL, MIN_SEEDS, Validation, paired_interval
+from mixopt.proposals.validation import MIN_SEEDS, Validation
 from mixopt.system import Array, difference_text, interval_text
 from mixopt.trials import ANNEAL, CONTROL, Trials
 
@@ -25,7 +26,7 @@ SCHEMA = {
     "target": pl.String,
     "source": pl.String,
     "rank": pl.Int64,
-    "change": pl.Float64,
+    "difference": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
     "p_holm": pl.Float64,
@@ -49,13 +50,13 @@ def anneal_lines(effects: pl.DataFrame) -> list[str]:
     """Return the effects on the objective as text, one line for each source."""
     lines = []
     for row in effects.filter(pl.col("target").is_null()).iter_rows(named=True):
-        if row["change"] is None:
+        if row["difference"] is None:
             lines.append(f"{row['source']}: no anneal of it finished together with its control")
             continue
         interval = "" if row["low"] is None else f", {interval_text(row['low'], row['high'])}"
         pairs = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
-        change = difference_text(row["change"])
-        lines.append(f"{row['source']}: {change}{interval}, {pairs}: {row['verdict']}")
+        difference = difference_text(row["difference"])
+        lines.append(f"{row['source']}: {difference}{interval}, {pairs}: {row['verdict']}")
     return lines
 
 
@@ -74,12 +75,12 @@ def _ranked(
     validation: Validation, target: str | None, config: AnnealsConfig
 ) -> list[tuple[Any, ...]]:
     ranked = {
-        name: validation.differences(f"{ANNEAL}_{name}", CONTROL, target) for name in config.sources
+        name: validation.paired(f"{ANNEAL}_{name}", CONTROL, target) for name in config.sources
     }
     chances = holm({name: _p_value(values_S) for name, values_S in ranked.items()})
     means = {name: float(values_S.mean()) for name, values_S in ranked.items() if len(values_S)}
     rows: list[tuple[Any, ...]] = []
-    for rank, name in enumerate(sorted(means, key=means.__getitem__), start=1):
+    for rank, name in enumerate(sorted(means, key=lambda name: -means[name]), start=1):
         low, high, p, seeds = None, None, chances[name], len(ranked[name])
         if p is not None:
             mean, half = paired_interval(ranked[name])
@@ -108,4 +109,4 @@ def _verdict(mean: float, p: float | None) -> str:
         return "one seed"
     if p > 1.0 - LEVEL:
         return "not significant"
-    return "better" if mean < 0 else "worse"
+    return "better" if mean > 0 else "worse"

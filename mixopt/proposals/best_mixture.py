@@ -1,4 +1,4 @@
-"""Propose a mixture, or predict any mixture: losses, gains, their intervals, and costs.
+"""Propose a mixture, or predict any mixture: losses, differences, and their intervals.
 
 Intervals are 90% intervals from errors on held-out mixtures (mixopt.fitting.intervals). A gain is
 measured against the mean of the baseline's own trials, or against its prediction if it was not
@@ -21,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from mixopt.constraints import MISSED, Constraints, floor
+from mixopt.difference import Difference, unit_text
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, Fit, Predictor, replicate_spread
 from mixopt.mixture import Mixture, Phases, total_variation
-from mixopt.objective import Objective, gain_ends_text, gain_text, unit_text
+from mixopt.objective import Objective
 from mixopt.proposals.proposal import (
     EDITED_BY_HAND,
     Interval,
     Proposal,
     Region,
     Stability,
-    plain,
+    differences_content,
     prediction_warnings,
     proposal_warnings,
+    worst_first,
 )
 from mixopt.proposals.request import EXPERTS, NEAR, ProposalRequest
 from mixopt.proposals.search import (
@@ -124,11 +126,10 @@ def _untied_if_better(
     )
     values_2 = fit.predict([untied_mixture, tied_mixture], objective).objective_N
     # Both are predicted by one fit, so their errors are correlated.
-    interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(untied_mixture, objective))
-    unit = objective.value_unit
-    ends = gain_ends_text(interval.low, interval.high, unit)
-    text = f"{gain_text(interval.value, unit)} {unit_text(unit)} ({ends})"
-    if interval.low > 0:
+    half = fit.gain_half(untied_mixture, objective)
+    gain = Difference.around(values_2[1] - values_2[0], half, objective.value_unit)
+    text = f"{gain.mean_text} {unit_text(gain.unit)} ({gain.ends_text})"
+    if gain.verdict == "better":
         notes.append(f"phases: different mixtures are predicted better than one by {text}")
         return untied
     notes.append(
@@ -179,15 +180,28 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
 
 def predicted_gains(
     fit: Fit, objective: Objective, mixture: Mixture, compared: Mapping[str, Mixture]
-) -> dict[str, Interval]:
-    """Return the gain of a mixture over each of the others; above 0 is better."""
+) -> dict[str, Difference]:
+    """Return how much better a mixture is predicted to be than each of the others."""
     value = fit.value(mixture, objective)
-    half, gains = fit.gain_half(mixture, objective), {}
+    half = fit.gain_half(mixture, objective)
+    size = fit.predicted_size
+    gains = {}
     for name, other in compared.items():
-        base, error = fit.baseline(other, objective)
-        is_same = total_variation(mixture.array, other.array) < SAME
-        gain = (0.0, 0.0) if is_same else (base - value, float(np.hypot(half, error)))
-        gains[name] = Interval.around(*gain)
+        is_same = bool(total_variation(mixture.array, other.array) < SAME)
+        mean = 0.0
+        half_width = 0.0
+        if not is_same:
+            base, error = fit.baseline(other, objective)
+            mean = base - value
+            half_width = float(np.hypot(half, error))
+        gains[name] = Difference.around(
+            mean,
+            half_width,
+            objective.value_unit,
+            tokens=size["tokens"],
+            parameters=size["parameters"],
+            is_same=is_same,
+        )
     return gains
 
 
@@ -312,15 +326,15 @@ class Forecast:
         predicted: Losses, objective, gains and epochs, in the form of a proposal.
         limits: Limits in force, by their fields.
         broken: Limits that the mixture breaks, by how much, and what would allow it; a line each.
-        costs: Predicted change against natural of each loss outside the objective; above 0 is
-            worse, largest first.
+        other_losses: How much better than natural it is predicted to be on each loss outside the
+            objective, worst first; below 0 it costs.
         shares: Metrics that are shares of right answers, shown in points.
     """
 
     predicted: Proposal
     limits: tuple[str, ...]
     broken: tuple[str, ...]
-    costs: Mapping[str, Interval]
+    other_losses: Mapping[str, Difference]
     shares: Collection[str] = ()
 
     @property
@@ -332,8 +346,12 @@ class Forecast:
         """Return everything as plain values."""
         content = self.predicted.to_json()
         del content["stability"], content["region"]
-        limits = {"limits": list(self.limits), "broken": list(self.broken)}
-        return {**content, **limits, "costs": plain(self.costs)}
+        return {
+            **content,
+            "limits": list(self.limits),
+            "broken": list(self.broken),
+            "other_losses": differences_content(self.other_losses),
+        }
 
 
 def predict_mixture(
@@ -362,21 +380,31 @@ def predict_mixture(
         warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
         provenance=_origin(request, GIVEN),
     )
-    costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
+    others = predicted_other_losses(mixture, request.compared["natural"], fit, request.objective)
     broken = (*limits.violations(mixture), *guarded)
-    return Forecast(forecast, limits.in_force, broken, costs, tuple(fit.objective.items))
+    return Forecast(forecast, limits.in_force, broken, others, tuple(fit.objective.items))
 
 
-def predicted_costs(
+def predicted_other_losses(
     mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
-) -> dict[str, Interval]:
-    """Return the predicted changes of losses outside the objective."""
+) -> dict[str, Difference]:
+    """Return how much better than natural a mixture is predicted on losses outside the objective.
+
+    The worst comes first.
+    """
     prediction = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
-    changes_M = objective.signs * (prediction.losses_NM[0] - prediction.losses_NM[1])
+    own_M, natural_M = prediction.losses_NM
+    better_M = objective.signs * (natural_M - own_M)
     halves_M = np.hypot(*(prediction.high_NM - prediction.losses_NM))
-    costs = {
-        name: Interval.around(change, half)
-        for name, change, half in zip(fit.targets, changes_M, halves_M, strict=True)
-        if name not in objective.measured
-    }
-    return dict(sorted(costs.items(), key=lambda item: -item[1].value))
+    size = fit.predicted_size
+    others = {}
+    for column, name in enumerate(fit.targets):
+        if name not in objective.measured:
+            others[name] = Difference.around(
+                better_M[column],
+                halves_M[column],
+                objective.unit_of(name),
+                tokens=size["tokens"],
+                parameters=size["parameters"],
+            )
+    return worst_first(others)

@@ -8,8 +8,9 @@ recommended. Mixtures that break a limit, or significantly break a guardrail, ar
     recommended: {mixture, standing, why}
     natural: {<domain>: <share>, ...}
     objective: {minimised, unit, tokens}
-    gains: {<mixture>: {validated: {value, low, high}, seeds, verdict, predicted: {...} or null}}
-    costs: {<evaluation domain>: {value, low, high}}
+    gains: {<mixture>: {mean, low, high, level, unit, pairs, tokens, parameters, verdict}}
+    predicted_gains: {<mixture>: {...}}
+    other_losses: {<evaluation domain>: {...}}
     region: {noise, source, shares: {<domain>: [low, high]}}
     epochs: {<domain>: <passes>} or null
     warnings: [...]
@@ -18,70 +19,43 @@ recommended. Mixtures that break a limit, or significantly break a guardrail, ar
 A bare install reads it, without fit or tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from mixopt.constraints import BASE, FLOOR, Constraints, Guardrails
+from mixopt.difference import SHOWN, Difference, Verdict
 from mixopt.fitting import Fit
 from mixopt.mixture import largest_shares
-from mixopt.objective import SHOWN, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
-    Interval,
     Proposal,
     Region,
     SealedMixture,
+    differences_content,
     is_proposal,
     listed,
     named,
     plain,
-    read_intervals,
     weights_content,
+    worst_first,
 )
 from mixopt.proposals.request import ProposalRequest, with_noise
 from mixopt.proposals.search import Problem
-from mixopt.proposals.validation import VERDICTS, Comparison, Validation, Verdict
+from mixopt.proposals.validation import Validation
 from mixopt.system import StateFields, __version__, difference_text, interval_text
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
 HEADER = """\
-# The mixture to train on, chosen by validation. Gains: the held-out loss of another mixture - this
-# one's; above 0 this one is better. Costs: this one's loss - that of the natural mixture; above 0
-# this one is worse. Intervals of validated values are 95%, those of predictions 90%.
+# The mixture to train on, chosen by validation. gains: how much better it is than each other
+# mixture, validated and predicted. other_losses: how much better it is than natural on losses
+# outside the objective. Everywhere above 0 it is better, below 0 worse.
 """
 EDITED = "read it as your own mixture by Mixture.from_file; mixopt run decides again"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Gain of the recommended mixture over another one; above 0 is better.
-
-    Attributes:
-        validated: From validation runs with paired seeds, with a 95% interval.
-        seeds: Number of pairs of runs.
-        verdict: `better`, `not significant`, `worse` or `same mixture`.
-        predicted: From the fit, with a 90% interval; None without a prediction.
-    """
-
-    validated: Interval
-    seeds: int
-    verdict: str
-    predicted: Interval | None = None
-
-    @classmethod
-    def read(cls, fields: StateFields) -> Self:
-        """Read a gain from fields of a file."""
-        return cls(
-            Interval.read(fields.part("validated")),
-            fields.whole("seeds"),
-            fields.text("verdict"),
-            fields.maybe("predicted", lambda name: Interval.read(fields.part(name))),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +71,10 @@ class Recommendation(SealedMixture):
         objective: The objective, in words.
         unit: Unit of the gains.
         tokens: Tokens of a validation run.
-        gains: Gains over every other validated mixture, by name.
-        costs: Change against natural of each loss outside the objective; above 0 is worse, with a
-            95% interval, in the losses' unit.
+        gains: How much better it is than every other validated mixture, by name.
+        predicted_gains: The same as predicted, as far as there are predictions.
+        other_losses: How much better than natural it is on each loss outside the objective, worst
+            first; below 0 it costs.
         epochs: Epochs of each domain in the full run; None if unknown.
         warnings: Warnings before training on it, one line each.
         provenance: Versions and inputs that it was made from.
@@ -115,12 +90,15 @@ class Recommendation(SealedMixture):
 
     header: ClassVar[str] = HEADER
     hint: ClassVar[str] = EDITED
+    mark: ClassVar[str] = "other_losses"
+    step: ClassVar[str] = "validate"
     chosen: str
     standing: Standing
     why: str
     tokens: int
-    gains: Mapping[str, Gain]
-    costs: Mapping[str, Interval]
+    gains: Mapping[str, Difference]
+    predicted_gains: Mapping[str, Difference]
+    other_losses: Mapping[str, Difference]
 
     @property
     def headline(self) -> str:
@@ -134,8 +112,9 @@ class Recommendation(SealedMixture):
             "recommended": {"mixture": self.chosen, "standing": self.standing, "why": self.why},
             "natural": dict(self.natural),
             "objective": {"minimised": self.objective, "unit": self.unit, "tokens": self.tokens},
-            "gains": plain(self.gains),
-            "costs": plain(self.costs),
+            "gains": differences_content(self.gains),
+            "predicted_gains": differences_content(self.predicted_gains),
+            "other_losses": differences_content(self.other_losses),
             "region": plain(self.region),
             "epochs": plain(self.epochs),
             "warnings": list(self.warnings),
@@ -148,14 +127,15 @@ class Recommendation(SealedMixture):
 
     @classmethod
     def _own_fields(cls, fields: StateFields) -> dict[str, Any]:
-        chosen, gains = fields.part("recommended"), fields.part("gains")
+        chosen = fields.part("recommended")
         return {
             "chosen": chosen.text("mixture"),
             "standing": chosen.one_of("standing", get_args(Standing)),
             "why": chosen.text("why"),
             "tokens": fields.part("objective").whole("tokens"),
-            "gains": {name: Gain.read(gains.part(name)) for name in gains.content},
-            "costs": read_intervals(fields.part("costs")),
+            "gains": Difference.read_all(fields.part("gains")),
+            "predicted_gains": Difference.read_all(fields.part("predicted_gains")),
+            "other_losses": Difference.read_all(fields.part("other_losses")),
         }
 
 
@@ -165,15 +145,26 @@ class Guarded(NamedTuple):
     target: str
     reference: str
     margin: float
-    comparison: Comparison
+    difference: Difference
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the mean is worse than allowed."""
+        return self.difference.mean < -self.margin
+
+    @property
+    def is_surely_broken(self) -> bool:
+        """Whether the whole interval is worse than allowed."""
+        return self.difference.high < -self.margin
 
     def __str__(self) -> str:
         """Return the gain beside the smallest allowed one."""
-        comparison = self.comparison
+        gain = self.difference
         allowed = f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
+        interval = interval_text(gain.low, gain.high)
         return (
-            f"{self.target}: gain over {named(self.reference)} {difference_text(-comparison.mean)}"
-            f" (95% {interval_text(-comparison.high, -comparison.low)}), allowed {allowed}"
+            f"{self.target}: gain over {named(self.reference)} {difference_text(gain.mean)}"
+            f" (95% {interval}), allowed {allowed}"
         )
 
 
@@ -181,22 +172,23 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
     """Return the validated losses of a mixture under guardrails."""
     if rails is None:
         return []
-    evaluation, reference = validation.objective.evaluation, rails.reference
+    evaluation = validation.objective.evaluation
+    reference = rails.reference
+    checks = []
+    for target, floor in rails.floors_of(evaluation).items():
+        difference = validation.compare_with(floor, target, of=name)
+        if difference is not None:
+            checks.append(Guarded(target, FLOOR, 0.0, difference))
     base = rails.base if reference == BASE else None
-    checks = [
-        Guarded(target, FLOOR, 0.0, comparison)
-        for target, floor in rails.floors_of(evaluation).items()
-        if (comparison := validation.compare_with(FLOOR, floor, target, of=name))
-    ]
     for target, margin in rails.margins(evaluation).items():
         if base is not None:
-            comparison = validation.compare_with(BASE, base[target], target, of=name)
+            difference = validation.compare_with(base[target], target, of=name)
         elif reference in validation.mixtures:
-            comparison = validation.compare(reference, target, of=name)
+            difference = validation.compare(reference, target, of=name)
         else:
             break
-        if comparison is not None and not comparison.same:
-            checks.append(Guarded(target, reference, margin, comparison))
+        if difference is not None and not difference.is_same:
+            checks.append(Guarded(target, reference, margin, difference))
     return checks
 
 
@@ -224,7 +216,9 @@ class Decision:
         """Return the mixture to train on, with reasons and costs."""
         chosen, standing, why = self._choice()
         mixture = self.validation.mixture(chosen)
-        objective, region = self.validation.objective, self._region(chosen)
+        objective = self.validation.objective
+        region = self._region(chosen)
+        gains = self._gains(chosen)
         return Recommendation(
             mixture=mixture,
             chosen=chosen,
@@ -234,8 +228,9 @@ class Decision:
             objective=objective.describe(),
             unit=objective.value_unit,
             tokens=self.tokens,
-            gains=self._gains(chosen),
-            costs=self._costs(chosen),
+            gains=gains,
+            predicted_gains=self._predicted_gains(chosen, gains),
+            other_losses=self._other_losses(chosen),
             epochs=epochs_of(mixture, self.full.inventory, self.full.target_tokens),
             warnings=(*self.validation.problems, *self._passed_over(chosen), *self._unsure(chosen)),
             provenance=self._provenance(),
@@ -262,26 +257,21 @@ class Decision:
         leading = validation.leading
         if not validation.baselines:
             return leading, "undecided", "It was not compared with another mixture."
-        if not validation.comparisons:
+        if not validation.differences:
             why = "Too few runs finished to compare the proposal; this is the first baseline."
             return validation.baselines[0], "undecided", why
         if all(name in self._barred for name in validation.baselines):
             return leading, "undecided", "The constraints allow none of the baselines."
         for name in sorted(validation.proposals, key=validation.mean):
-            rivals = self._rivals(name)
-            if rivals and not self._objections(name):
-                wins = all(rival.verdict in ("wins", "same mixture") for rival in rivals)
-                return (
-                    name,
-                    "significantly better" if wins else "better on the mean",
-                    _praise(rivals),
-                )
+            gains = self._allowed_gains(name)
+            if gains and not self._objections(name):
+                return name, _standing(gains), _praise(gains)
         return self._best_other(leading)
 
-    def _rivals(self, proposal: str) -> list[Comparison]:
-        """Compare a proposal with each allowed baseline."""
-        comparisons = self.validation.comparisons_of(proposal)
-        return [comparison for comparison in comparisons if comparison.baseline not in self._barred]
+    def _allowed_gains(self, proposal: str) -> dict[str, Difference]:
+        """Return how much better a proposal is than each allowed baseline."""
+        gains = self.validation.differences_of(proposal)
+        return {name: gain for name, gain in gains.items() if name not in self._barred}
 
     def _best_other(self, leading: str) -> tuple[str, Standing, str]:
         """Return the best allowed baseline, if no proposal is good enough."""
@@ -292,35 +282,29 @@ class Decision:
         why = f"{_capital(name)} {self._objections(leading)[0]}."
         return best, "not the proposal", f"{self._best_of(best, allowed)} {why}"
 
-    def _best_of(self, best: str, permitted: Sequence[str]) -> str:
+    def _best_of(self, best: str, allowed: Sequence[str]) -> str:
         """Return the reason for the best allowed baseline."""
-        name, are_all = _capital(named(best)), len(permitted) == len(self.validation.baselines)
-        if len(permitted) == 1:
+        name = _capital(named(best))
+        are_all = len(allowed) == len(self.validation.baselines)
+        if len(allowed) == 1:
             return f"{name} is the only baseline{'' if are_all else ' allowed'}."
-        best = "best" if self.validation.objective.value_unit in SHOWN else "lowest"
-        value = "objective" if self.validation.objective.higher else "loss"
-        allowed = "" if are_all else " that are allowed"
-        return f"{name} has the {best} validated {value} of the baselines{allowed}."
+        objective = self.validation.objective
+        rank = "best" if objective.value_unit in SHOWN else "lowest"
+        value = "objective" if objective.higher else "loss"
+        which = "" if are_all else " that are allowed"
+        return f"{name} has the {rank} validated {value} of the baselines{which}."
 
     def _objections(self, proposal: str) -> list[str]:
         """Return why a proposal is not recommended; empty if it is."""
-        better = [rival for rival in self._rivals(proposal) if rival.mean > 0]
+        gains = self._allowed_gains(proposal)
+        better = {name: gain for name, gain in gains.items() if gain.mean < 0}
         objections = []
         for verdict, text in BLAME.items():
-            rivals = [rival for rival in better if rival.verdict == verdict]
-            if rivals:
-                best = max(rivals, key=lambda rival: rival.mean)
-                objections.append(text + self._gain_text(best))
+            judged = [name for name, gain in better.items() if gain.verdict == verdict]
+            if judged:
+                worst = min(judged, key=lambda name: better[name].mean)
+                objections.append(f"{text}gain over {named(worst)} {better[worst].text}")
         return objections + self._barred.get(proposal, [])
-
-    def _gain_text(self, comparison: Comparison) -> str:
-        """Return a gain in the objective, with its unit."""
-        unit = self.validation.objective.value_unit
-        gain, interval = (
-            gain_text(-comparison.mean, unit),
-            gain_ends_text(-comparison.high, -comparison.low, unit),
-        )
-        return f"gain over {named(comparison.baseline)} {gain} {unit_text(unit)} (95% {interval})"
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
@@ -328,19 +312,19 @@ class Decision:
         barred = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
-            guarded = [
-                check for check in self._guarded(name) if check.comparison.low > check.margin
-            ]
-            barred[name] = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
-            barred[name] += [f"breaks the guardrail on {check}" for check in guarded]
-        return {name: lines for name, lines in barred.items() if lines}
+            lines = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
+            checks = [check for check in self._guarded(name) if check.is_surely_broken]
+            lines += [f"breaks the guardrail on {check}" for check in checks]
+            if lines:
+                barred[name] = lines
+        return barred
 
     def _unsure(self, name: str) -> list[str]:
         """Return a note on guardrails broken in the mean but not significantly."""
         return [
             f"it may break the guardrail on {check}"
             for check in self._guarded(name)
-            if check.comparison.low <= check.margin < check.comparison.mean
+            if check.is_broken and not check.is_surely_broken
         ]
 
     def _guarded(self, name: str) -> list[Guarded]:
@@ -364,40 +348,41 @@ class Decision:
         compared = [losses[seed] for seed in shared] or list(losses.values())
         return float(np.mean(compared)) if compared else float("inf")
 
-    def _gains(self, chosen: str) -> dict[str, Gain]:
-        """Return validated and predicted gains over every other mixture."""
-        names = [name for name in self.validation.mixtures if name != chosen]
-        predicted = self._predicted(chosen, names)
+    def _gains(self, chosen: str) -> dict[str, Difference]:
+        """Return how much better a mixture is than every other one with enough seeds."""
         gains = {}
-        for name in names:
-            comparison = self.validation.compare(name, of=chosen)
-            if comparison is not None:
-                validated = Interval.rounded(-comparison.mean, -comparison.high, -comparison.low)
-                verdict = VERDICTS[comparison.verdict][1]
-                gains[name] = Gain(validated, comparison.seeds, verdict, predicted[name])
+        for name in self.validation.mixtures:
+            if name == chosen:
+                continue
+            gain = self.validation.compare(name, of=chosen)
+            if gain is not None:
+                gains[name] = gain.rounded()
         return gains
 
-    def _predicted(self, chosen: str, names: Sequence[str]) -> dict[str, Interval]:
-        """Return the predicted gains: the proposal's own, else the fit's."""
+    def _predicted_gains(self, chosen: str, names: Collection[str]) -> dict[str, Difference]:
+        """Return the predicted gains over others: the proposal's own, else the fit's."""
         domains = self.fit.domains
         compared = {name: self.validation.mixture(name).over(domains) for name in names}
         mixture = self.validation.mixture(chosen).over(domains)
         gains = predicted_gains(self.fit, self.validation.objective, mixture, compared)
-        proposed = self.proposals[chosen].gains if chosen in self.proposals else {}
-        return {**gains, **proposed}
+        if chosen in self.proposals:
+            own = self.proposals[chosen].gains
+            gains |= {name: gain for name, gain in own.items() if name in names}
+        return gains
 
-    def _costs(self, chosen: str) -> dict[str, Interval]:
-        """Return the changes of losses outside the objective, worst first."""
+    def _other_losses(self, chosen: str) -> dict[str, Difference]:
+        """Return how much better than natural a mixture is on losses outside the objective."""
         if chosen == "natural" or "natural" not in self.validation.mixtures:
             return {}
         objective = self.validation.objective
-        costs = {
-            target: Interval.rounded(cost.mean, cost.low, cost.high)
-            for target in objective.evaluation
-            if target not in objective.measured
-            and (cost := self.validation.compare("natural", target, of=chosen)) is not None
-        }
-        return dict(sorted(costs.items(), key=lambda item: -item[1].value))
+        differences = {}
+        for target in objective.evaluation:
+            if target in objective.measured:
+                continue
+            difference = self.validation.compare("natural", target, of=chosen)
+            if difference is not None:
+                differences[target] = difference.rounded()
+        return worst_first(differences)
 
     def _provenance(self) -> dict[str, object]:
         prints = {name: self.validation.mixture(name).fingerprint for name in self.proposals}
@@ -405,26 +390,33 @@ class Decision:
 
 
 BLAME: dict[Verdict, str] = {
-    "loses": "is significantly worse: ",
+    "worse": "is significantly worse: ",
     "not significant": "is not significantly better: ",
 }
 PRAISE: dict[Verdict, str] = {
-    "wins": "is significantly better than {}",
+    "better": "is significantly better than {}",
     "not significant": "is better on the mean than {}, but the difference is not significant",
     "same mixture": "is the same mixture as {}",
 }
 
 
-def _praise(comparisons: Sequence[Comparison]) -> str:
+def _standing(gains: Mapping[str, Difference]) -> Standing:
+    """Return the standing of a recommended proposal."""
+    if all(gain.verdict in ("better", "same mixture") for gain in gains.values()):
+        return "significantly better"
+    return "better on the mean"
+
+
+def _praise(gains: Mapping[str, Difference]) -> str:
     """Return the baselines that a recommended proposal beats, in words."""
     parts = []
     for verdict, text in PRAISE.items():
-        names = [c.baseline for c in comparisons if c.verdict == verdict]
+        names = [name for name, gain in gains.items() if gain.verdict == verdict]
         if names:
             parts.append(text.format(listed(names)))
-    seeds = [comparison.seeds for comparison in comparisons]
-    counted = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
-    return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
+    pairs = sorted({gain.pairs for gain in gains.values() if gain.pairs is not None})
+    seeds = " to ".join(str(count) for count in dict.fromkeys([pairs[0], pairs[-1]]))
+    return f"It {', and '.join(parts)} ({seeds} seeds, paired 95% intervals)."
 
 
 def _capital(text: str) -> str:

@@ -7,7 +7,8 @@ reads and shows a proposal: this module needs only numpy and a YAML reader.
     phases:             name, end and weights of each phase, if the training has phases
     natural:            each domain's share of the available tokens
     objective:          the objective, and its predicted value
-    gain:               predicted gain over other mixtures
+    gains:              predicted difference from other mixtures; above 0 it is better
+    best_trial:         the best trial, and its observed objective
     losses:             predicted loss of each evaluation domain
     epochs:             epochs of each domain in the full run
     binding:            active constraints
@@ -30,9 +31,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import yaml
 
+from mixopt.difference import UNITS, Difference, ends_text, size_text, unit_text, value_text
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
-from mixopt.objective import UNITS, ends_text, grouped_names, size_text, unit_text, value_text
+from mixopt.objective import grouped_names
 from mixopt.system import (
     SEAL,
     Array,
@@ -135,6 +137,16 @@ def read_intervals(fields: StateFields) -> dict[str, Interval]:
     return {name: Interval.read(fields.part(name)) for name in fields.content}
 
 
+def differences_content(differences: Mapping[str, Difference]) -> dict[str, Any]:
+    """Return differences by name as JSON values."""
+    return {name: difference.to_json() for name, difference in differences.items()}
+
+
+def worst_first(differences: Mapping[str, Difference]) -> dict[str, Difference]:
+    """Return differences in the order of their means, the worst first."""
+    return dict(sorted(differences.items(), key=lambda item: item[1].mean))
+
+
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
     """Return the first fields of a file: weights, and the phases if there are any."""
     by_phase = {} if phases is None else {"phases": phases.content(mixture)}
@@ -213,6 +225,8 @@ class SealedMixture(ABC):
 
     header: ClassVar[str]
     hint: ClassVar[str]  # how an edited file is of use
+    mark: ClassVar[str]  # a field that files of other versions lack
+    step: ClassVar[str]  # the step that writes it
     mixture: Mixture
     natural: Mixture
     objective: str
@@ -243,6 +257,11 @@ class SealedMixture(ABC):
             kind = cls.__name__.lower()
             raise MixtureError(f"{path}: is a mixture but not a {kind}; {cls.hint}")
         check_seal(content, str(path), hint=cls.hint, error=MixtureError)
+        if cls.mark not in content:
+            raise MixtureError(
+                f"{path}: has no {cls.mark!r}, so another version of mixopt wrote it; run the step"
+                f" again: mixopt run CONFIG --from {cls.step}"
+            )
         fields = StateFields(content, str(path), MixtureError)
         objective, epochs = fields.part("objective"), fields.maybe("epochs", fields.part)
         return cls(
@@ -281,8 +300,7 @@ class Proposal(SealedMixture):
         unit: Unit of the objective, one of `mixopt.objective.UNITS`.
         predicted_objective: Predicted objective of the proposal; lower is better (metrics of which
             higher is better are negated).
-        gains: Predicted objective of `natural`, `uniform` and `best_trial` minus the proposal's;
-            above 0 the proposal is better.
+        gains: How much better it is predicted to be than `natural`, `uniform` and `best_trial`.
         best_trial: Name of the trial with the best observed objective.
         best_observed: Its observed objective.
         losses: Predicted loss of each evaluation domain.
@@ -304,8 +322,10 @@ class Proposal(SealedMixture):
 
     header: ClassVar[str] = HEADER
     hint: ClassVar[str] = OWN
+    mark: ClassVar[str] = "gains"
+    step: ClassVar[str] = "propose"
     predicted_objective: Interval
-    gains: Mapping[str, Interval]
+    gains: Mapping[str, Difference]
     best_trial: str
     best_observed: float
     losses: Mapping[str, Interval]
@@ -325,14 +345,12 @@ class Proposal(SealedMixture):
     def to_json(self) -> dict[str, Any]:
         """Return the proposal as JSON values, in the order of the file."""
         value = {"unit": self.unit, **plain(self.predicted_objective)}
-        best = {"trial": self.best_trial, "observed": self.best_observed}
         return {
             **weights_content(self.mixture, self.phases),
             "natural": dict(self.natural),
             "objective": {"minimised": self.objective, **value},
-            "gain": plain(
-                {**self.gains, "best_trial": {**best, **plain(self.gains["best_trial"])}}
-            ),
+            "gains": differences_content(self.gains),
+            "best_trial": {"trial": self.best_trial, "observed": self.best_observed},
             "losses": plain(self.losses),
             "epochs": plain(self.epochs),
             "binding": list(self.binding),
@@ -345,11 +363,10 @@ class Proposal(SealedMixture):
 
     @classmethod
     def _own_fields(cls, fields: StateFields) -> dict[str, Any]:
-        gain = fields.part("gain")
-        best = gain.part("best_trial")
+        best = fields.part("best_trial")
         return {
             "predicted_objective": Interval.read(fields.part("objective")),
-            "gains": read_intervals(gain),
+            "gains": Difference.read_all(fields.part("gains")),
             "best_trial": best.text("trial"),
             "best_observed": best.number("observed"),
             "losses": read_intervals(fields.part("losses")),

@@ -1,8 +1,8 @@
 """Validation: proposals trained against baselines, with paired seeds.
 
 Every mixture is trained with the same new seeds, and usually for longer than the trials. A seed
-sets the initial weights and the order of the data, so differences are paired by seed, with a
-Student's t interval of S - 1 degrees for their mean.
+sets the initial weights and the order of the data, so differences are paired by seed
+(mixopt.difference).
 
 Adding seeds until an interval excludes 0 would find false effects far more often than in 5% of
 cases. So the numbers of seeds at which results are looked at are fixed beforehand, and all looks
@@ -23,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from mixopt.config import TASK
+from mixopt.difference import LEVEL, VERDICT_TEXTS, Difference, shared_count
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -46,7 +47,6 @@ def mixture_of(trial: str) -> str:
     return trial.rpartition("-s")[0]
 
 
-LEVEL = 0.95  # simultaneous over all looks
 SIMULATED = 100_000
 MIN_SEEDS = 2  # for an interval
 MIN_OWN_SEEDS = 3  # of a mixture, for its own estimate of noise
@@ -72,64 +72,6 @@ def nominal_level(at: tuple[int, ...]) -> float:
         t_R = sample_RS.mean(axis=1) / (sample_RS.std(axis=1, ddof=1) / math.sqrt(count))
         min_p_R = np.minimum(min_p_R, 2.0 * stdtr(count - 1, -np.abs(t_R)))
     return 1.0 - float(np.quantile(min_p_R, 1.0 - LEVEL))
-
-
-def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Return the mean of paired differences and the half width of its interval."""
-    from scipy.special import stdtrit
-
-    count = len(differences_S)
-    error = float(differences_S.std(ddof=1)) / math.sqrt(count)
-    quantile = float(stdtrit(count - 1, 0.5 + level / 2))
-    return float(differences_S.mean()), quantile * error
-
-
-Verdict = Literal["wins", "not significant", "loses", "same mixture"]
-# In a sentence with the baseline, and in a table.
-VERDICTS: dict[Verdict, tuple[str, str]] = {
-    "wins": ("better than", "better"),
-    "not significant": ("not significantly different from", "not significant"),
-    "loses": ("worse than", "worse"),
-    "same mixture": ("the same as", "same mixture"),
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Paired difference of two mixtures in the objective's unit; below 0 is better.
-
-    Attributes:
-        baseline: Name of the mixture that is subtracted.
-        mean: Mean over seeds.
-        low: Lower end of the 95% interval.
-        high: Upper end of the 95% interval.
-        seeds: Number of pairs.
-        same: Whether both are the same mixture, so that there is nothing to compare.
-    """
-
-    baseline: str
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    same: bool = False
-
-    @classmethod
-    def of(
-        cls, baseline: str, differences_S: Array, level: float, *, same: bool = False
-    ) -> Comparison:
-        """Return the mean of paired differences and its interval."""
-        mean, half = paired_interval(differences_S, level)
-        return cls(baseline, mean, mean - half, mean + half, len(differences_S), same)
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict that the 95% interval allows."""
-        if self.same:
-            return "same mixture"
-        if self.high < 0:
-            return "wins"
-        return "loses" if self.low > 0 else "not significant"
 
 
 @dataclass(frozen=True)
@@ -199,23 +141,28 @@ class Validation:
         return min(finished, key=lambda name: means[name]) if finished else PROPOSAL
 
     @cached_property
-    def comparisons(self) -> list[Comparison]:
-        """The leading proposal - each baseline with enough finished seeds."""
-        return self.comparisons_of(self.leading)
+    def differences(self) -> dict[str, Difference]:
+        """How much better the leading proposal is than each baseline with enough finished seeds."""
+        return self.differences_of(self.leading)
 
-    def comparisons_of(self, mixture: str) -> list[Comparison]:
-        """Return a mixture - each other baseline with enough finished seeds."""
-        others = [name for name in self.baselines if name != mixture]
-        return [c for name in others if (c := self.compare(name, of=mixture)) is not None]
+    def differences_of(self, mixture: str) -> dict[str, Difference]:
+        """Return how much better a mixture is than each other baseline with enough seeds."""
+        differences = {}
+        for baseline in self.baselines:
+            if baseline == mixture:
+                continue
+            difference = self.compare(baseline, of=mixture)
+            if difference is not None:
+                differences[baseline] = difference
+        return differences
 
     @property
     def problems(self) -> list[str]:
         """Comparisons that failed, with the reason, one line each."""
-        compared = [comparison.baseline for comparison in self.comparisons]
         return [
             f"{named(name)}: too few seeds finished to compare the proposal with it"
             for name in self.baselines
-            if name not in compared
+            if name not in self.differences
         ]
 
     @cached_property
@@ -237,40 +184,59 @@ class Validation:
 
     def compare(
         self, baseline: str, target: str | None = None, *, of: str | None = None
-    ) -> Comparison | None:
+    ) -> Difference | None:
         """Compare two mixtures, seed by seed.
 
         Args:
-            baseline: The mixture to subtract.
+            baseline: The second mixture.
             target: An evaluation domain; None: the objective.
-            of: The other mixture; None: the leading proposal.
+            of: The first mixture; None: the leading proposal.
 
         Returns:
-            The mean difference with its interval, negated for metrics of which higher is better, so
-            that below 0 is better; None with fewer than two common seeds.
+            How much better the first is, above 0 for losses and metrics alike; None with fewer than
+            two common seeds.
         """
-        name = of or self.leading
-        differences_S = self.differences(name, baseline, target)
+        first = of or self.leading
+        differences_S = self.paired(first, baseline, target)
         if len(differences_S) < MIN_SEEDS:
             return None
-        same = (self.same_as(name) or name) == (self.same_as(baseline) or baseline)
-        return Comparison.of(baseline, differences_S, self.level, same=same)
+        is_same = self._first_name(first) == self._first_name(baseline)
+        return self._difference(differences_S, target, is_same=is_same)
 
-    def compare_with(self, name: str, loss: float, target: str, *, of: str) -> Comparison | None:
-        """Compare a mixture with a target's loss that was measured once."""
+    def compare_with(self, loss: float, target: str, *, of: str) -> Difference | None:
+        """Return how much better a mixture is than a target's loss that was measured once."""
         values_S = np.array(list(self.values(of, target).values()))
         if len(values_S) < MIN_SEEDS:
             return None
-        return Comparison.of(name, self._sign(target) * (values_S - loss), self.level)
+        return self._difference(self._sign(target) * (values_S - loss), target)
 
-    def differences(self, name: str, baseline: str, target: str | None = None) -> Array:
-        """Return one mixture - another on common finished seeds; below 0 is better."""
-        ours, theirs = self.values(name, target), self.values(baseline, target)
+    def paired(self, first: str, second: str, target: str | None = None) -> Array:
+        """Return how much better a mixture is than another one, of each common finished seed."""
+        ours = self.values(first, target)
+        theirs = self.values(second, target)
         shared = sorted(ours.keys() & theirs.keys())
-        return np.array([self._sign(target) * (ours[seed] - theirs[seed]) for seed in shared])
+        sign = self._sign(target)
+        return np.array([sign * (ours[seed] - theirs[seed]) for seed in shared])
+
+    def _difference(
+        self, differences_S: Array, target: str | None, *, is_same: bool = False
+    ) -> Difference:
+        runs = self.trials.finished.table
+        return Difference.from_pairs(
+            differences_S,
+            self.objective.unit_of(target),
+            nominal=self.level,
+            tokens=shared_count(runs["tokens"]),
+            parameters=shared_count(runs["parameters"]),
+            is_same=is_same,
+        )
+
+    def _first_name(self, name: str) -> str:
+        return self.same_as(name) or name
 
     def _sign(self, target: str | None) -> float:
-        return -1.0 if target in self.objective.higher else 1.0
+        """Return 1 if a higher value is better, else -1."""
+        return 1.0 if target in self.objective.higher else -1.0
 
     def mean(self, mixture: str, target: str | None = None) -> float:
         """Return the mean over seeds of a mixture's loss; NaN if none finished."""
@@ -344,19 +310,19 @@ class Validation:
             is better), and the mean of each loss.
         """
         unit = self.objective.unit
-        against = {comparison.baseline: comparison for comparison in self.comparisons}
         rows = []
         for name in self.mixtures:
-            values, comparison = list(self.values(name).values()), against.get(name)
+            values = list(self.values(name).values())
+            gain = self.differences.get(name)
             rows.append(
                 {
                     "mixture": name,
                     "seeds": len(values),
                     "objective": self.mean(name),
                     "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                    "gain": -comparison.mean if comparison else None,
-                    "low": -comparison.high if comparison else None,
-                    "high": -comparison.low if comparison else None,
+                    "gain": gain and gain.mean,
+                    "low": gain and gain.low,
+                    "high": gain and gain.high,
                     **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
                 }
             )
@@ -365,11 +331,10 @@ class Validation:
     def __repr__(self) -> str:
         """Return a summary: the mixtures, and the leading proposal's verdicts."""
         finished = (self.trials.table["status"] == "finished").any()
-        compared = self.comparisons if finished else []
-        verdicts = [
-            f"{VERDICTS[comparison.verdict][0]} {named(comparison.baseline)}"
-            for comparison in compared
-        ]
+        verdicts = []
+        if finished:
+            for baseline, difference in self.differences.items():
+                verdicts.append(f"{VERDICT_TEXTS[difference.verdict]} {named(baseline)}")
         text = "; ".join(verdicts) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {text})"
 
@@ -380,10 +345,7 @@ class Validation:
             "unit": self.objective.unit,
             "leading": self.leading,
             "means": {name: mean for name, mean in means.items() if np.isfinite(mean)},
-            "differences": {
-                c.baseline: {"mean": c.mean, "low": c.low, "high": c.high, "verdict": c.verdict}
-                for c in self.comparisons
-            },
+            "differences": {name: item.to_json() for name, item in self.differences.items()},
         }
 
 

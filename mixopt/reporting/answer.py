@@ -6,33 +6,19 @@ with the fit's predictions. Gains above 0 are improvements, for losses and tasks
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from markupsafe import Markup
 
+from mixopt.difference import SHOWN, UNITS, Difference
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture, Phases
-from mixopt.objective import SHOWN, UNITS
-from mixopt.proposals import (
-    PROPOSAL,
-    Gain,
-    Interval,
-    Proposal,
-    Recommendation,
-    named,
-    predicted_costs,
-)
+from mixopt.proposals import PROPOSAL, Proposal, Recommendation, named, predicted_other_losses
 from mixopt.reporting.page import template
-from mixopt.reporting.terminal import (
-    as_gains,
-    broken_by_baselines,
-    broken_guardrails,
-    called_loss,
-    in_order,
-)
+from mixopt.reporting.terminal import broken_by_baselines, broken_guardrails, called_loss, in_order
 from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import short_count, without_folders
 
@@ -56,8 +42,9 @@ class PageAnswer:
     mixture: Mixture
     natural: Mixture
     epochs: Mapping[str, float] | None
-    gains: Mapping[str, Gain]  # natural first, then the user's own
-    losses: Mapping[str, Interval]  # gains over natural outside the objective, worst first
+    gains: Mapping[str, Difference]  # validated or predicted; natural first, then the user's own
+    predicted_gains: Mapping[str, Difference]
+    other_losses: Mapping[str, Difference]  # gains over natural, worst first
     broken: tuple[str, ...]  # guardrails, by the validated mean
     warnings: tuple[str, ...]
     limits: tuple[str, ...]  # active constraints
@@ -80,7 +67,8 @@ def answer_of(run: Run) -> PageAnswer:
         if broken:
             sentence += f", which breaks {_counted(len(broken), 'guardrail')}"
         about = (answer.standing.capitalize(), answer.why, answer.chosen, "recommended")
-        gains, costs = answer.gains, answer.costs
+        predicted_gains = answer.predicted_gains
+        other_losses = answer.other_losses
         warnings = [line for line in answer.warnings if not line.endswith(broken)]
     else:
         answer = run.proposal
@@ -89,15 +77,18 @@ def answer_of(run: Run) -> PageAnswer:
         sentence = f"{whose}, not validated"
         why = without_folders(f"By prediction alone: {run.outcome.note}.")
         about = ("Not validated yet", why, PROPOSAL, called)
-        gains = {name: Gain(gain, 0, "", gain) for name, gain in answer.gains.items()}
-        costs = predicted_costs(answer.mixture, answer.natural, run.fit, run.objective)
+        predicted_gains = answer.gains
+        other_losses = predicted_other_losses(
+            answer.mixture, answer.natural, run.fit, run.objective
+        )
     warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
     return PageAnswer(
         f"{sentence}{_moves(answer)}.",
         *about,
         **_shares(answer),
-        gains=in_order(gains),
-        losses=as_gains(costs),
+        gains=in_order(answer.gains),
+        predicted_gains=predicted_gains,
+        other_losses=other_losses,
         broken=broken,
         warnings=tuple(dict.fromkeys(warnings)),
         limits=proposal.binding if proposal else (),
@@ -162,11 +153,14 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         unit=unit,
         loss_unit=UNITS[run.objective.unit],
         is_validated=is_validated,
-        others=[(named(name, names), gain) for name, gain in list(answer.gains.items())[1:]],
-        place=_axis(list(answer.gains.values())[1:]),
+        others=[
+            (named(name, names), gain, answer.predicted_gains.get(name))
+            for name, gain in list(answer.gains.items())[1:]
+        ],
+        place=_axis(_charted(answer)),
         losses=[
-            (*called_loss(name, run.objective.items), gain)
-            for name, gain in list(answer.losses.items())[:MAX_LOSSES]
+            (called_loss(name, run.objective.items)[0], gain)
+            for name, gain in list(answer.other_losses.items())[:MAX_LOSSES]
         ],
         fragments=weight_fragments(run, answer.mixture),
         to_check=", ".join(_counted(number, noun) for number, noun in counts if number),
@@ -174,11 +168,20 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     )
 
 
-def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
+def _charted(answer: PageAnswer) -> list[Difference]:
+    """Return the differences in the chart: of all mixtures but the first."""
+    charted = []
+    for name, gain in list(answer.gains.items())[1:]:
+        charted.append(gain)
+        if name in answer.predicted_gains:
+            charted.append(answer.predicted_gains[name])
+    return charted
+
+
+def _axis(differences: Sequence[Difference]) -> Callable[[float], str]:
     """Return a value's position in percent on an axis that spans all intervals and 0."""
-    intervals = [interval for gain in gains for interval in (gain.validated, gain.predicted)]
-    ends = [0.0, *(end for interval in intervals if interval for end in astuple(interval))]
-    low, high = min(ends), max(ends)
+    low = min([0.0, *(difference.low for difference in differences)])
+    high = max([0.0, *(difference.high for difference in differences)])
     return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
 
 

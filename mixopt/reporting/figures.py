@@ -13,10 +13,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from mixopt.config import TASK
+from mixopt.difference import SHOWN, UNITS, unit_text, value_text
 from mixopt.errors import ConfigError
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.mixture import Mixture, branch_shares
-from mixopt.objective import SHOWN, UNITS, unit_text, value_text
 from mixopt.proposals import Front, Proposal, Recommendation, Validation, named
 from mixopt.reporting.figure_style import (
     ACCENT,
@@ -319,11 +319,9 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
     for place, name in enumerate(names):
         look = looks(names)[name]
         _runs(left, place, np.array(list(validation.values(name).values())), look, value_unit)
-        comparison = None if name == chosen else validation.compare(name, of=chosen)
-        if comparison is not None:
-            low, mean, high = (
-                -abs(factor) * n for n in (comparison.high, comparison.mean, comparison.low)
-            )
+        gain = None if name == chosen else validation.compare(name, of=chosen)
+        if gain is not None:
+            low, mean, high = (abs(factor) * n for n in (gain.low, gain.mean, gain.high))
             right.plot([low, high], [place, place], color=look.colour, linewidth=2.2)
             right.plot([mean], [place], marker=look.marker, markersize=7, color=look.colour)
     right.axvline(0, color=INK, linewidth=1.1)

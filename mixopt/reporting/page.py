@@ -24,8 +24,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mixopt.objective import gain_ends_text, gain_text, unit_text
-from mixopt.proposals import Interval, named
+from mixopt.difference import unit_text
+from mixopt.proposals import named
 from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER
 from mixopt.system import __version__, share_text
 
@@ -92,13 +92,6 @@ def asset(name: str) -> str:
     return (files("mixopt.reporting") / "assets" / name).read_text(encoding="utf-8")
 
 
-def gain_word(gain: Interval) -> str:
-    """Return the verdict that the interval of a gain allows."""
-    if gain.low > 0:
-        return "better"
-    return "worse" if gain.high < 0 else "not significant"
-
-
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("mixopt.reporting", "assets")
@@ -107,14 +100,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "breakable": _breakable,
-        "gain": gain_text,
-        "gain_ends": lambda gain, unit: gain_ends_text(gain.low, gain.high, unit),
         "in_words": unit_text,
         "json": json_text,
         "named": named,
         "share": share_text,
         "tone": lambda word: {"better": "good", "worse": "bad"}.get(word, ""),
-        "word": gain_word,
     }
     return environment
 

@@ -17,10 +17,10 @@ import polars as pl
 from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
+from mixopt.difference import Difference, size_text, unit_text
 from mixopt.fitting import CEILING, OBJECTIVE, Backtest, Fit, readiness
 from mixopt.mixture import branch_shares
-from mixopt.objective import gain_text, size_text, unit_text
-from mixopt.proposals import Comparison, is_proposal, named
+from mixopt.proposals import is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.figure_style import Figure, figure_svg
 from mixopt.reporting.figures import plot_cells
@@ -104,13 +104,12 @@ def _by_loss(run: Run) -> Markup:
     baselines = list(gains)[: max(len(of_user), MIN_COMPARED)]
     rows, styles = [], []
     for target in validation.trials.targets:
-        comparisons = [validation.compare(baseline, target, of=chosen) for baseline in baselines]
         called, unit = called_loss(target, run.objective.items)
-        mean = size_text(validation.mean(chosen, target), unit)
-        gains_text = (
-            "" if comparison is None else _gain_text(comparison, unit) for comparison in comparisons
-        )
-        rows.append([called, mean, *gains_text])
+        cells = [called, size_text(validation.mean(chosen, target), unit)]
+        for baseline in baselines:
+            gain = validation.compare(baseline, target, of=chosen)
+            cells.append("" if gain is None else _gain_text(gain))
+        rows.append(cells)
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
     over = (f"over {named(baseline, [chosen, *gains])}" for baseline in baselines)
@@ -122,9 +121,8 @@ def _by_loss(run: Run) -> Markup:
     return part("table", columns, rows, caption=caption, styles=styles)
 
 
-def _gain_text(comparison: Comparison, unit: str) -> str:
-    half = size_text((comparison.high - comparison.low) / 2, unit)
-    return f"{gain_text(-comparison.mean, unit)} \N{PLUS-MINUS SIGN} {half}"
+def _gain_text(gain: Difference) -> str:
+    return f"{gain.mean_text} \N{PLUS-MINUS SIGN} {gain.half_text}"
 
 
 def _fit(run: Run) -> Section:

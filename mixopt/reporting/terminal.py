@@ -6,23 +6,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mixopt.config import best_place
+from mixopt.difference import SHOWN, UNITS, Difference, ends_text, size_text, unit_text, value_text
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, Phases, branch_shares
-from mixopt.objective import (
-    SHOWN,
-    UNITS,
-    ends_text,
-    gain_ends_text,
-    gain_text,
-    size_text,
-    unit_text,
-    value_text,
-)
 from mixopt.proposals import (
     Forecast,
     Front,
-    Gain,
-    Interval,
     Proposal,
     Recommendation,
     Validation,
@@ -37,7 +26,7 @@ from mixopt.system import share_text
 
 MAX_SHARES = 4  # domains shown for a point of a front
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
-MAX_COSTS = 5  # losses outside the objective named on the first screen
+MAX_OTHERS = 5  # losses outside the objective named on the first screen
 USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
 Table = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, columns, rows
 
@@ -104,12 +93,9 @@ def forgetting_table(run: Run) -> Table | None:
             continue
         called, unit = called_loss(name, run.objective.items)
         means = [size_text(validation.mean(mixture, name), unit) for mixture in mixtures]
-        comparison = validation.compare_with("base", base[name], name, of=chosen)
-        gain = ("", "")
-        if comparison is not None:
-            cost = Interval(comparison.mean, comparison.low, comparison.high)
-            gain = _gain_cells(as_gains({name: cost})[name], unit)
-        rows.append((called, size_text(base[name], unit), *means, *gain))
+        gain = validation.compare_with(base[name], name, of=chosen)
+        cells = ("", "") if gain is None else (gain.mean_text, gain.ends_text)
+        rows.append((called, size_text(base[name], unit), *means, *cells))
     title = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}"
     names = [named(mixture, validation.mixtures) for mixture in mixtures]
     return title, ("loss", "before: the checkpoint", *names, "gain", "95% interval"), rows
@@ -136,7 +122,7 @@ def recommendation_text(run: Run) -> str:
         _shares_table(title, recommendation, "recommended"),
         table_text(*gain_table(recommendation, run.validation), texts=("verdict",)),
         *([note, ""] if note else []),
-        *_other_losses(recommendation.costs, 95, run.objective.items),
+        *_other_losses(recommendation.other_losses, run.objective.items),
         *(f"warning: {line}" for line in (*recommendation.warnings, *broken_by_baselines(run))),
     ]
     return "\n".join(lines) + "\n"
@@ -149,16 +135,20 @@ def gain_table(recommendation: Recommendation, validation: Validation) -> Table:
     mean = value_text(validation.mean(chosen), unit)
     rows: list[tuple[str, ...]] = [(named(chosen, names), mean, "", "", "", "")]
     for name, gain in in_order(recommendation.gains).items():
-        predicted = "" if gain.predicted is None else gain_text(gain.predicted.value, unit)
-        cells = (*_gain_cells(gain.validated, unit), predicted, gain.verdict)
-        rows.append((named(name, names), value_text(validation.mean(name), unit), *cells))
+        predicted = recommendation.predicted_gains.get(name)
+        rows.append(
+            (
+                named(name, names),
+                value_text(validation.mean(name), unit),
+                gain.mean_text,
+                gain.ends_text,
+                predicted.mean_text if predicted else "",
+                gain.verdict,
+            )
+        )
     title = f"Gain of {named(chosen, names)}, {unit_text(unit)} (above 0 is better)"
     columns = ("over", value, "validated gain", "95% interval", "predicted gain", "verdict")
     return title, columns, rows
-
-
-def _gain_cells(gain: Interval, unit: str) -> tuple[str, str]:
-    return gain_text(gain.value, unit), gain_ends_text(gain.low, gain.high, unit)
 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
@@ -167,7 +157,7 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
     if rails is not None and rails.has_noise:
         rails = replace(rails, noise=noise_of(run.fit))
     checks = guarded(run.validation, rails, run.recommendation.chosen)
-    return tuple(str(check) for check in checks if check.comparison.mean > check.margin)
+    return tuple(str(check) for check in checks if check.is_broken)
 
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
@@ -193,7 +183,7 @@ def is_usual(baseline: str) -> bool:
     return baseline in USUAL or best_place(baseline) is not None
 
 
-def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+def in_order(gains: Mapping[str, Difference]) -> dict[str, Difference]:
     """Order baselines: natural, then the user's own, then the rest."""
 
     def place(name: str) -> int:
@@ -202,11 +192,6 @@ def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
         return 3 if is_proposal(name) else 2 if is_usual(name) else 1
 
     return {name: gains[name] for name in sorted(gains, key=place)}
-
-
-def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
-    """Return changes of losses as gains, which are positive for improvements."""
-    return {name: Interval(-cost.value, -cost.high, -cost.low) for name, cost in costs.items()}
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -234,7 +219,8 @@ def forecast_lines(forecast: Forecast) -> str:
     gains = [
         (
             f"best trial ({prediction.best_trial})" if name == "best_trial" else name,
-            *_gain_cells(gain, prediction.unit),
+            gain.mean_text,
+            gain.ends_text,
         )
         for name, gain in prediction.gains.items()
     ]
@@ -243,7 +229,7 @@ def forecast_lines(forecast: Forecast) -> str:
         _shares_table(f"Mixture for {prediction.objective}", prediction, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
         table_text(title, ("over", "gain", "90% interval"), gains),
-        *_other_losses(forecast.costs, 90, forecast.shares),
+        *_other_losses(forecast.other_losses, forecast.shares),
         _predicted_line(prediction),
         *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
         *(f"active constraint: {limit}" for limit in prediction.binding),
@@ -309,14 +295,17 @@ def _shares_table(title: str, answer: Proposal | Recommendation, called: str) ->
     return table_text(title, list(cells), zip(*cells.values(), strict=True))
 
 
-def _other_losses(costs: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
+def _other_losses(differences: Mapping[str, Difference], shares: Collection[str]) -> list[str]:
     """Return the table of gains over natural on losses outside the objective, worst first."""
-    if not costs:
+    if not differences:
         return []
+    shown = list(differences.items())[:MAX_OTHERS]
     rows = []
-    for name, gain in list(as_gains(costs).items())[:MAX_COSTS]:
-        called, unit = called_loss(name, shares)
-        rows.append((called, *_gain_cells(gain, unit)))
-    more = f", and {len(costs) - MAX_COSTS} more in the report" if len(costs) > MAX_COSTS else ""
+    for name, gain in shown:
+        label, _ = called_loss(name, shares)
+        rows.append((label, gain.mean_text, gain.ends_text))
+    hidden = len(differences) - len(shown)
+    more = f", and {hidden} more in the report" if hidden else ""
     title = f"Losses outside the objective{more} (above 0 is better)"
-    return [table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows)]
+    level = f"{shown[0][1].level:.0%} interval"
+    return [table_text(title, ("loss", "gain over natural", level), rows)]

@@ -20,10 +20,11 @@ import numpy as np
 from markupsafe import Markup
 
 from mixopt.constraints import Guards
+from mixopt.difference import SHOWN, unit_text
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
 from mixopt.mixture import Mixture
-from mixopt.objective import SHOWN, Objective, unit_text
+from mixopt.objective import Objective
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
 from mixopt.reporting.answer import capital
 from mixopt.reporting.page import Section, asset, json_text, part

@@ -1,8 +1,8 @@
 """Parent runs and outcomes of a run directory for MLflow, and `mixopt sync`.
 
 The sweep's parent run represents the whole run, so that each run is one row of an experiment; its
-metrics are documented in docs/mlflow.md. A gain is another mixture's objective minus that of the
-recommended one; above 0 the recommended one is better.
+metrics are documented in docs/mlflow.md. A gain is how much better the recommended mixture is than
+another one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import polars as pl
 
 from mixopt.config import dump_sections
 from mixopt.corpus import corpus_hash
+from mixopt.difference import Difference
 from mixopt.errors import MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_report
 from mixopt.mixture import Mixture
-from mixopt.proposals import Interval
 from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, load_run
 from mixopt.sweeps import AttemptRecord, read_attempts, sweep_totals
 from mixopt.system import (
@@ -173,8 +173,8 @@ def _sweep_outcome(run: Run) -> dict[str, float]:
     values["spent/cpu_hours"] = spent["cpu_hours"]
     if run.config.design.anneals is not None:
         for row in run.anneals.filter(pl.col("target").is_null()).iter_rows(named=True):
-            effect = Interval(row["change"], row["low"], row["high"])
-            values |= _spread(effect, "anneal", f"/{row['source']}")
+            ends = row["low"], row["high"]
+            values |= _metrics("anneal_gain", row["difference"], *ends, f"/{row['source']}")
     return values
 
 
@@ -188,13 +188,12 @@ def _fit_outcome(run: Run) -> dict[str, float]:
 
 def _recommendation_outcome(run: Run) -> dict[str, float]:
     """Return the validated and the predicted gain over the natural mixture."""
-    gain = run.recommendation.gains.get(NATURAL)
-    if gain is not None:
-        values = _spread(gain.validated, "outcome/validated_gain")
-        return values | _spread(gain.predicted, "outcome/predicted_gain")
-    if run.recommendation.chosen == NATURAL:  # no gain over itself
-        return _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
-    return {}
+    decision = run.recommendation
+    if decision.chosen == NATURAL:  # no gain over itself
+        return _metrics("outcome/validated_gain", 0.0, 0.0, 0.0)
+    values = _spread(decision.gains.get(NATURAL), "outcome/validated_gain")
+    predicted = decision.predicted_gains.get(NATURAL)
+    return values | _spread(predicted, "outcome/predicted_gain")
 
 
 def _best_mixture(run: Run) -> Mixture:
@@ -212,23 +211,25 @@ def validation_outcome(run: Run) -> dict[str, float]:
     decision = run.recommendation
     values = {f"objective/{name}": validation.mean(name) for name in validation.mixtures}
     for baseline, gain in decision.gains.items():
-        values |= _spread(gain.validated, "gain", f"/{baseline}")
-        if gain.predicted is not None:
-            values[f"predicted_gain/{baseline}"] = gain.predicted.value
-    values |= {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
+        values |= _spread(gain, "gain", f"/{baseline}")
+    for baseline, gain in decision.predicted_gains.items():
+        values[f"predicted_gain/{baseline}"] = gain.mean
+    for name, gain in decision.other_losses.items():
+        values[f"loss_gain/{name}"] = gain.mean
     return values
 
 
-def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, float]:
-    """Return a gain and its interval, as far as known: `name`, `name_low` and `name_high`."""
-    if gain is None:
-        return {}
-    values = {f"{name}{inner}": gain.value}
-    if gain.low is not None:
-        values[f"{name}_low{inner}"] = gain.low
-    if gain.high is not None:
-        values[f"{name}_high{inner}"] = gain.high
-    return values
+def _spread(gain: Difference | None, name: str, inner: str = "") -> dict[str, float]:
+    """Return the metrics of a difference; empty if it is None."""
+    return {} if gain is None else _metrics(name, gain.mean, gain.low, gain.high, inner)
+
+
+def _metrics(
+    name: str, mean: float | None, low: float | None, high: float | None, inner: str = ""
+) -> dict[str, float]:
+    """Return a mean and its interval, as far as known: `name`, `name_low` and `name_high`."""
+    values = {f"{name}{inner}": mean, f"{name}_low{inner}": low, f"{name}_high{inner}": high}
+    return {metric: value for metric, value in values.items() if value is not None}
 
 
 def description_tags(run: Run) -> dict[str, str]:

@@ -38,10 +38,11 @@ def test_the_control_and_each_source_are_trained_with_every_seed_and_ranked(tmp_
     assert len(said) == 3
     found = outcomes.run_outcome(finished)
     effects = load_run(finished.path).anneals.filter(pl.col("target").is_null())
-    for name, change in effects.select("source", "change").iter_rows():
-        assert found[f"anneal/{name}"] == pytest.approx(change)
+    for name, difference in effects.select("source", "difference").iter_rows():
+        assert found[f"anneal_gain/{name}"] == pytest.approx(difference)
     for name in SOURCES:
-        assert found[f"anneal_low/{name}"] < found[f"anneal/{name}"] < found[f"anneal_high/{name}"]
+        low, high = found[f"anneal_gain_low/{name}"], found[f"anneal_gain_high/{name}"]
+        assert low < found[f"anneal_gain/{name}"] < high
 
 
 def test_a_source_without_tokens_enough_is_refused_and_a_run_of_mixtures_has_no_anneals(tmp_path):
@@ -64,4 +65,4 @@ def test_the_steps_behind_the_sweep_combine_the_sources(tmp_path):
     parts = [finished.trials.domains.index(name) for name in base]
     ratios = control[parts] / control[parts].sum()
     assert weights[parts] == pytest.approx(ratios * weights[parts].sum(), abs=1e-6)
-    assert "control" in {comparison.baseline for comparison in finished.validation.comparisons}
+    assert "control" in finished.validation.differences

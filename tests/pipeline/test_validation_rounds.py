@@ -66,7 +66,7 @@ def test_a_proposal_that_wins_is_the_only_one_and_equal_baselines_are_trained_on
     validation = found.validation(run)
     assert validation.mixtures == ("proposal", "natural", "uniform", "unimax")
     assert len(found.table(run)) == 12
-    assert validation.compare("natural").verdict == "wins"
+    assert validation.compare("natural").verdict == "better"
 
 
 def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate):

@@ -10,17 +10,10 @@ from made_validation import DOMAINS, MIXTURES, OBJECTIVE, TARGETS, made_validati
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Guardrails
+from mixopt.difference import Difference
 from mixopt.errors import EditedWarning, MixtureError
 from mixopt.mixture import Mixture, largest_shares
-from mixopt.proposals import (
-    Decision,
-    FullRun,
-    Interval,
-    Recommendation,
-    Region,
-    guarded,
-    with_validated,
-)
+from mixopt.proposals import Decision, FullRun, Recommendation, Region, guarded, with_validated
 
 SIZES = {"code": 8_000, "prose": 2_000}
 BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [1.9, 2.0, 2.1]}
@@ -122,7 +115,7 @@ def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_thei
     rails = Guardrails("base", targets={"code": 0.1}, base=base)
     (guard,) = guarded(found, rails, "proposal")
     assert (guard.target, guard.reference, guard.margin) == ("code", "base", 0.1)
-    assert (guard.comparison.mean, guard.comparison.seeds) == (pytest.approx(0.05), 2)
+    assert (guard.difference.mean, guard.difference.pairs) == (pytest.approx(-0.05), 2)
     (guard,) = guarded(found, Guardrails("natural", floors={"code": 1.5}), "proposal")
     assert str(guard).startswith(f"code: gain over the floor {LESS}0.5500 (95%")
     assert str(guard).endswith(", allowed 0")
@@ -131,16 +124,19 @@ def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_thei
     assert guarded(found, Guardrails("natural", 0.1), "natural") == []
 
 
-def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the_objective():
+def test_gains_are_above_0_where_it_is_better_and_other_losses_below_0_where_it_costs():
     found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     gain = found.gains["natural"]
-    assert gain.validated.value == pytest.approx(1.0)
-    assert (gain.seeds, gain.verdict) == (3, "better")
+    assert gain.mean == pytest.approx(1.0)
+    assert (gain.pairs, gain.verdict, gain.tokens, gain.unit) == (3, "better", 10, "bits_per_byte")
     # The linear law loses a nat from all code to all prose, and they are half of that apart.
-    assert gain.predicted.value == pytest.approx(0.5, abs=1e-6)
-    assert list(found.costs) == ["code", "prose"]
-    assert found.costs["code"].value == pytest.approx(0.5)
-    assert decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]}).costs == {}
+    predicted = found.predicted_gains["natural"]
+    assert predicted.mean == pytest.approx(0.5, abs=1e-6)
+    assert (predicted.pairs, predicted.tokens) == (None, 5)
+    assert list(found.other_losses) == ["code", "prose"]
+    assert found.other_losses["code"].mean == pytest.approx(-0.5)
+    worse = decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]})
+    assert worse.other_losses == {}
 
 
 def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended():
@@ -166,13 +162,13 @@ def test_a_recommendation_is_read_as_it_was_written(tmp_path):
 
 
 def test_what_a_proposal_says_of_itself_counts_before_what_the_fit_says_now():
-    said = Interval(0.3, 0.2, 0.4)
+    said = Difference(0.3, 0.2, 0.4, 0.9, "bits_per_byte")
     region = Region(0.25, "seeds", {"code": (0.1, 0.4), "prose": (0.6, 0.9)})
     proposal = made_proposal(mixture=MIXTURES["proposal"], gains={"natural": said}, region=region)
     validation = made_validation({"proposal": WON, **BASES})
     found = recommended(validation, {"proposal": proposal})
-    assert (found.gains["natural"].predicted, found.region) == (said, region)
-    assert found.gains["uniform"].predicted != said
+    assert (found.predicted_gains["natural"], found.region) == (said, region)
+    assert found.predicted_gains["uniform"] != said
     assert found.provenance["proposals"] == {"proposal": MIXTURES["proposal"].fingerprint}
 
 
@@ -206,5 +202,5 @@ def test_the_objective_of_a_decision_may_be_better_higher():
     validation = replace(validation, objective=replace(OBJECTIVE, higher=("help",)))
     found = recommended(validation)
     assert found.chosen == "proposal"
-    assert found.gains["natural"].validated.value == pytest.approx(1.0)
+    assert found.gains["natural"].mean == pytest.approx(1.0)
     assert (found.unit, found.objective) == ("metric_units", "help (higher is better)")

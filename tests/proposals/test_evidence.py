@@ -37,13 +37,13 @@ def test_a_gain_is_measured_from_the_trials_of_a_baseline_and_less_sure_where_it
     even = Mixture.uniform(DOMAINS)
     gains = predicted_gains(FIT, TARGET, BETTER, {"natural": NATURAL, "even": even})
     value, natural, other = FIT.predict([BETTER, NATURAL, even], TARGET).objective_N
-    assert gains["natural"].value == pytest.approx(1.55 - value, abs=1e-6)
+    assert gains["natural"].mean == pytest.approx(1.55 - value, abs=1e-6)
     assert natural < 1.55 - NOISE / 4
-    assert gains["even"].value == pytest.approx(other - value, abs=1e-6)
+    assert gains["even"].mean == pytest.approx(other - value, abs=1e-6)
     known, unknown = (gain.high - gain.low for gain in gains.values())
     assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
     (none,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()
-    assert (none.value, none.low, none.high) == (0.0, 0.0, 0.0)
+    assert (none.mean, none.low, none.high, none.verdict) == (0.0, 0.0, 0.0, "same mixture")
     corner = Mixture({"a": 1.0, "b": 0.0, "c": 0.0})  # beyond the trials
     wider = FIT.gain_half(corner, TARGET) / FIT.gain_half(NATURAL, TARGET)
     assert wider == pytest.approx(1.11687, rel=1e-4)

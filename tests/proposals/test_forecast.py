@@ -9,7 +9,12 @@ from made_fit import DOMAINS, TARGETS, fitted, make_trials
 from mixopt.constraints.limits import up
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import ProposalRequest, predict_mixture, predict_own_mixture, predicted_costs
+from mixopt.proposals import (
+    ProposalRequest,
+    predict_mixture,
+    predict_own_mixture,
+    predicted_other_losses,
+)
 from mixopt.proposals.best_mixture import EDITED
 from mixopt.trials import Trials
 
@@ -32,8 +37,8 @@ def test_losses_objective_and_gains_are_those_that_the_fit_predicts():
     assert found.predicted_objective.value == pytest.approx(said.objective_N[0], abs=1e-6)
     gain = found.gains["uniform"]
     base, _ = FIT.baseline(UNIFORM, FIT.objective)
-    assert gain.value == pytest.approx(base - said.objective_N[0], abs=1e-5)
-    assert gain.low < gain.value < gain.high
+    assert gain.mean == pytest.approx(base - said.objective_N[0], abs=1e-5)
+    assert gain.low < gain.mean < gain.high
 
 
 def test_epochs_beyond_a_limit_are_shown_with_the_number_and_not_refused():
@@ -57,16 +62,16 @@ def test_a_guardrail_that_is_broken_says_by_how_much():
     assert not any(line.startswith("code:") for line in found.broken)
 
 
-def test_costs_are_of_losses_that_the_objective_does_not_measure_the_largest_first():
-    costs = forecast().costs
+def test_other_losses_are_those_that_the_objective_does_not_measure_worst_first():
+    others = forecast().other_losses
     own_M, even_M = FIT.predict([MOSTLY_CODE, UNIFORM]).losses_NM
-    assert list(costs) == ["prose", "math"]
-    assert costs["math"].value == pytest.approx(own_M[3] - even_M[3], abs=1e-5)
-    assert costs["prose"].low < costs["prose"].value < costs["prose"].high
+    assert list(others) == ["prose", "math"]
+    assert others["math"].mean == pytest.approx(even_M[3] - own_M[3], abs=1e-5)
+    assert others["prose"].low < others["prose"].mean < others["prose"].high
     higher = replace(FIT.objective, higher=("math",))
-    turned = predicted_costs(MOSTLY_CODE, UNIFORM, FIT, higher)
-    assert turned["math"].value == -costs["math"].value
-    assert forecast(target="*").costs == {}
+    turned = predicted_other_losses(MOSTLY_CODE, UNIFORM, FIT, higher)
+    assert turned["math"].mean == -others["math"].mean
+    assert forecast(target="*").other_losses == {}
 
 
 def test_a_mixture_far_from_all_trials_is_called_an_extrapolation():

@@ -13,7 +13,7 @@ from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest
-from mixopt.proposals.proposal import Interval, listed, proposal_warnings
+from mixopt.proposals.proposal import listed, proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
 CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
@@ -89,7 +89,7 @@ def test_a_proposal_that_may_be_no_better_is_said_to_be():
     assert warned("is not predicted to beat the best trial", better)
     assert not warned("is not predicted to beat", replace(better, best_observed=99.0))
     name = next(iter(PROPOSAL.gains))
-    unsure = replace(PROPOSAL, gains={name: Interval(0.1, 0.0, 0.3)})
+    unsure = replace(PROPOSAL, gains={name: replace(PROPOSAL.gains[name], low=0.0)})
     assert warned(f"predicted gain over {listed([name])} includes 0", unsure)
 
 

@@ -54,10 +54,10 @@ def test_each_gain_is_the_predicted_objective_of_that_mixture_less_the_proposals
     half = found.objective_high_N[0] - value
     assert PROPOSAL.predicted_objective == Interval.around(value, half)
     uniform = TRIALS.losses()[-4:, 2].mean()  # trained four times
-    gains = [gain.value for gain in PROPOSAL.gains.values()]
+    gains = [gain.mean for gain in PROPOSAL.gains.values()]
     assert gains == pytest.approx([natural - value, uniform - value, best - value], abs=2e-6)
     gain = PROPOSAL.gains["natural"]
-    assert gain.value == pytest.approx(2.0 * (0.6 - 0.4), abs=0.02)  # by the law
+    assert gain.mean == pytest.approx(2.0 * (0.6 - 0.4), abs=0.02)  # by the law
     assert gain.low < 0.4 < gain.high
 
 
@@ -65,7 +65,7 @@ def test_one_seed_gives_one_proposal_predicted_no_worse_than_what_it_is_compared
     trees = fitted("lightgbm", trials=TRIALS, goal=MATH)
     first, second = (propose(trees, samples=500) for _ in range(2))
     assert first == second
-    assert min(gain.value for gain in first.gains.values()) >= 0
+    assert min(gain.mean for gain in first.gains.values()) >= 0
 
 
 def test_a_proposal_survives_its_file_whose_names_can_be_read(tmp_path):

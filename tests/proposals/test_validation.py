@@ -5,10 +5,11 @@ import pytest
 from made_validation import MIXTURES, OBJECTIVE, TARGETS, made_validation, result_of
 
 from mixopt.config import ObjectiveConfig, ValidateConfig
+from mixopt.difference import Difference, paired_interval
 from mixopt.errors import TrialsError
 from mixopt.objective import Objective
-from mixopt.proposals import Comparison, Validation, ValidationPlan, fresh_seeds, looks
-from mixopt.proposals.validation import nominal_level, paired_interval
+from mixopt.proposals import Validation, ValidationPlan, fresh_seeds, looks
+from mixopt.proposals.validation import nominal_level
 from mixopt.trials import Trial, Trials
 
 NATURAL, PROPOSED = MIXTURES["natural"], MIXTURES["proposal"]
@@ -21,24 +22,24 @@ def validation_of(**values):
 def test_the_interval_is_student_s_of_paired_differences_and_the_verdict_follows_it():
     ours, theirs = np.array([1.0, 1.5, 1.1]), np.array([1.3, 1.9, 1.3])
     found = validation_of(proposal=ours, natural=theirs).compare("natural")
-    mean, half = (ours - theirs).mean(), 4.302653 * (ours - theirs).std(ddof=1) / np.sqrt(3)
+    mean, half = (theirs - ours).mean(), 4.302653 * (theirs - ours).std(ddof=1) / np.sqrt(3)
     assert [found.mean, found.low, found.high] == pytest.approx([mean, mean - half, mean + half])
-    ends = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.0), (0.0, 0.1)]
-    verdicts = [Comparison("natural", 0.0, *end, 3).verdict for end in ends]
-    assert verdicts == ["wins", "loses", "not significant", "not significant"]
+    ends = [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.0), (0.0, 0.1)]
+    verdicts = [Difference(0.0, *end, 0.95, "bits_per_byte", pairs=3).verdict for end in ends]
+    assert verdicts == ["better", "worse", "not significant", "not significant"]
 
 
 def test_pairs_are_of_seeds_that_finished_of_both_and_a_mean_of_all_that_finished():
     validation = validation_of(proposal=[1.0, None, 1.4], natural=[2.0, 9.0, 2.4])
-    comparison = validation.compare("natural")
-    assert comparison.seeds == 2
-    assert comparison.mean == pytest.approx(-1.0)
+    difference = validation.compare("natural")
+    assert difference.pairs == 2
+    assert difference.mean == pytest.approx(1.0)
     assert validation.mean("proposal") == pytest.approx(1.2)
     assert validation.values("proposal") == {0: 1.0, 2: 1.4}
     assert np.isnan(validation.mean("uniform"))
     assert validation.problems == []
     alone = validation_of(proposal=[1.0, None], natural=[2.0, 2.1])
-    assert alone.comparisons == []
+    assert alone.differences == {}
     assert alone.problems == ["natural: too few seeds finished to compare the proposal with it"]
 
 
@@ -56,13 +57,13 @@ def test_the_proposal_with_the_lowest_mean_leads_and_two_names_of_one_mixture_ar
     assert validation.proposals == ("proposal", "proposal_2")
     assert validation.baselines == ("natural",)
     assert validation.leading == "proposal_2"
-    assert validation.compare("natural").mean == pytest.approx(-2.0)
-    assert validation.compare("natural", of="proposal").mean == pytest.approx(-1.0)
+    assert validation.compare("natural").mean == pytest.approx(2.0)
+    assert validation.compare("natural", of="proposal").mean == pytest.approx(1.0)
     validation = validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1], twin=[1.0, 1.1])
     assert validation.same_as("twin") == "proposal"
     assert validation.same_as("proposal") is None
     assert validation.compare("twin").verdict == "same mixture"
-    assert validation.compare("natural", of="twin").verdict == "wins"
+    assert validation.compare("natural", of="twin").verdict == "better"
 
 
 def test_intervals_are_wider_where_there_are_more_looks():
@@ -74,12 +75,12 @@ def test_intervals_are_wider_where_there_are_more_looks():
     assert widths[1] > 1.2 * widths[0]
 
 
-def test_a_higher_metric_that_is_better_compares_below_0():
+def test_above_0_is_better_for_losses_and_metrics_alike():
     higher = Objective(TARGETS, "target", {"help": 1.0}, higher=("code",))
     trials = validation_of(proposal=[3.0, 3.1], natural=[2.0, 2.1]).trials
     validation = Validation(trials, higher)
-    assert validation.compare("natural", "code").mean == pytest.approx(-1.0)
-    assert validation.compare("natural", "prose").mean == pytest.approx(1.0)
+    assert validation.compare("natural", "code").mean == pytest.approx(1.0)
+    assert validation.compare("natural", "prose").mean == pytest.approx(-1.0)
 
 
 def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():

@@ -102,7 +102,7 @@ def test_seeds_are_dots_in_the_row_of_their_mixture_beside_its_gain_with_an_inte
     means = [line for line in right.lines if len(line.get_ydata()) == 1]
     places = [(line.get_ydata()[0], line.get_xdata()[0]) for line in means]
     assert places == [
-        (row, -comparison.mean) for row, comparison in enumerate(validation.comparisons, 1)
+        (row, gain.mean) for row, gain in enumerate(validation.differences.values(), 1)
     ]
     assert left.get_ylim() == right.get_ylim()
 

@@ -12,10 +12,11 @@ from made_proposal import made_proposal, made_recommendation
 from made_validation import MIXTURES, made_validation
 
 from mixopt.constraints import Guardrails
+from mixopt.difference import Difference
 from mixopt.integrations import EXPORT_TOOLS
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline import run_status
-from mixopt.proposals import Gain, Interval, named
+from mixopt.proposals import Interval, named
 from mixopt.reporting import report, terminal
 from mixopt.reporting.answer import (
     _axis,
@@ -25,7 +26,6 @@ from mixopt.reporting.answer import (
     answer_of,
     weight_fragments,
 )
-from mixopt.reporting.page import gain_word
 from mixopt.reporting.report import _by_loss, _validation
 from mixopt.reporting.terminal import (
     broken_guardrails,
@@ -48,7 +48,11 @@ def words(text):
 
 
 def gains(*names):
-    return {name: Gain(Interval(0.1, 0.05, 0.15), 3, "better", None) for name in names}
+    return {name: gain_of(0.1, 0.05, 0.15) for name in names}
+
+
+def gain_of(mean, low, high, unit="bits_per_byte"):
+    return Difference(mean, low, high, 0.95, unit, pairs=3)
 
 
 @pytest.mark.parametrize("chosen", ["proposal", "uniform"])
@@ -99,7 +103,7 @@ def second(tmp_path):
         **both,
         chosen="proposal_2",
         gains=gains("proposal", "natural", "ours"),
-        costs={"code": Interval(0.2, 0.1, 0.3)},
+        other_losses={"code": gain_of(-0.2, -0.3, -0.1)},
     )
 
     def violations(mixture):
@@ -253,26 +257,26 @@ def test_a_tree_of_more_than_24_domains_is_listed_by_branch(leaves):
 
 
 def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_terminal(second):
-    assert answer_of(second).losses == {"code": Interval(-0.2, -0.3, -0.1)}
+    assert answer_of(second).other_losses == {"code": gain_of(-0.2, -0.3, -0.1)}
     said = words(recommendation_text(second))
     assert "Losses outside the objective (above 0 is better)" in said
     assert "code \N{MINUS SIGN}0.2000" in said
-    costs = {f"loss{place}": Interval(0.6 - place / 10, 0, 1) for place in range(6)}
-    second.recommendation = replace(second.recommendation, costs=costs)
+    others = {f"loss{place}": gain_of(place / 10 - 0.6, -1, 0) for place in range(6)}
+    second.recommendation = replace(second.recommendation, other_losses=others)
     said = words(recommendation_text(second))
     assert "Losses outside the objective, and 1 more in the report (above 0 is better)" in said
     assert re.findall("loss[0-9]", said) == [f"loss{place}" for place in range(5)]
-    del costs["loss5"]
+    del others["loss5"]
     assert "Losses outside the objective (above 0" in words(recommendation_text(second))
 
 
 def test_intervals_lie_on_one_axis_with_0():
-    both = Interval(0.1, -0.1, 0.3)
-    place = _axis([Gain(both, 3, "better", None), Gain(both, 3, "better", Interval(0.2, 0, 0.7))])
+    both = gain_of(0.1, -0.1, 0.3)
+    place = _axis([both, both, gain_of(0.2, 0, 0.7)])
     assert [place(at) for at in (-0.1, 0.0, 0.7)] == ["0%", "12.5%", "100%"]
     assert _axis([])(0.0) == "0%"
     ranges = ((0.1, 0.2), (-0.2, -0.1), (0.0, 1.0), (-1.0, 0.0))
-    said = [gain_word(Interval(0.0, low, high)) for low, high in ranges]
+    said = [gain_of(0.0, low, high).verdict for low, high in ranges]
     assert said == ["better", "worse", "not significant", "not significant"]
 
 
@@ -314,8 +318,8 @@ def test_an_objective_of_accuracy_is_shown_in_points_in_terminal_and_page(second
     second.recommendation = replace(
         second.recommendation,
         unit=higher.value_unit,
-        gains=gains("proposal", "natural"),
-        costs={"help": Interval(-0.1, -0.2, 0.1)},
+        gains=dict.fromkeys(("proposal", "natural"), gain_of(0.1, 0.05, 0.15, "right_answers")),
+        other_losses={"help": gain_of(0.1, -0.1, 0.2, "right_answers")},
     )
     shown = words(re.sub(r"<[^>]+>", " ", _by_loss(second)))
     assert "help, points 52.00 +4.00 \N{PLUS-MINUS SIGN} 0.00" in shown

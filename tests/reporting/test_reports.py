@@ -11,7 +11,7 @@ import yaml
 import mixopt
 from mixopt.errors import RunError
 from mixopt.fitting import OBJECTIVE, readiness
-from mixopt.proposals import Gain, named
+from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
 from mixopt.reporting.answer import answer_of
 from mixopt.reporting.report import _corpus, _fit
@@ -121,7 +121,8 @@ def test_a_run_without_validation_shows_what_is_predicted(run):
     run.log.discard("validate")
     shown = text_of(write_report(run).read_text())
     gain = run.proposal.gains["natural"]
-    assert answer_of(run).gains["natural"] == Gain(gain, 0, "", gain)
+    answer = answer_of(run)
+    assert answer.gains["natural"] == answer.predicted_gains["natural"] == gain
     interval = f"90% {interval_text(gain.low, gain.high)}"
     for said in ("Proposed, not validated: more", "Not validated yet", interval, "Corpus"):
         assert said in shown

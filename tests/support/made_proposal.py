@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from mixopt.difference import Difference
 from mixopt.mixture import Mixture
 from mixopt.proposals import Interval, Proposal, Recommendation, Region
 from mixopt.proposals.proposal import Stability
 
 DOMAINS = ("code", "prose", "law", "mail")
-GAIN = Interval(0.2, 0.1, 0.3)
+GAIN = Difference(0.2, 0.1, 0.3, 0.9, "bits_per_byte")
 PROPOSAL = Proposal(
     mixture=Mixture({"code": 0.2, "prose": 0.5, "law": 0.3, "mail": 0.0}),
     natural=Mixture({"code": 0.4, "prose": 0.3, "law": 0.2, "mail": 0.1}),
@@ -36,4 +37,5 @@ def made_recommendation(**fields):
     made = {"chosen": "proposal", "standing": "significantly better", "why": "why"}
     made |= {"objective": "help", "unit": "bits_per_byte", "tokens": 1000}
     made |= {"mixture": PROPOSAL.mixture, "natural": PROPOSAL.natural}
-    return Recommendation(**made | {"gains": {}, "costs": {}, "epochs": None} | fields)
+    made |= {"gains": {}, "predicted_gains": {}, "other_losses": {}, "epochs": None}
+    return Recommendation(**made | fields)

@@ -31,7 +31,7 @@ def recorded(finished, tmp_path_factory):
 
 def ends(interval, name, inner=""):
     """An interval as its three metrics."""
-    values = {"": interval.value, "_low": interval.low, "_high": interval.high}
+    values = {"": interval.mean, "_low": interval.low, "_high": interval.high}
     return {f"{name}{end}{inner}": value for end, value in values.items()}
 
 
@@ -43,8 +43,8 @@ def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(recorded):
         "outcome/best_trial": min(run.objective.value(run.trials.losses(run.objective.unit))),
         "outcome/held_out_rmse": fold["rmse"],
         "outcome/held_out_spearman": fold["spearman"],
-        **ends(gain.validated, "outcome/validated_gain"),
-        **ends(gain.predicted, "outcome/predicted_gain"),
+        **ends(gain, "outcome/validated_gain"),
+        **ends(run.recommendation.predicted_gains["natural"], "outcome/predicted_gain"),
         **{f"recommended/{name}": share for name, share in run.recommendation.mixture.items()},
         "spent/gpu_hours": 0.0,
         "spent/cpu_hours": steps["sweep"]["cpu_hours"] + steps["validate"]["cpu_hours"],
@@ -55,10 +55,12 @@ def test_the_validation_s_run_has_every_mixture_and_every_gain(recorded):
     run, wanted = recorded
     validation, decision = run.validation, run.recommendation
     expected = {f"objective/{name}": validation.mean(name) for name in validation.mixtures}
-    expected |= {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
+    for name, gain in decision.other_losses.items():
+        expected[f"loss_gain/{name}"] = gain.mean
     for name, gain in decision.gains.items():
-        expected |= ends(gain.validated, "gain", f"/{name}")
-        expected |= {f"predicted_gain/{name}": gain.predicted.value} if gain.predicted else {}
+        expected |= ends(gain, "gain", f"/{name}")
+    for name, gain in decision.predicted_gains.items():
+        expected[f"predicted_gain/{name}"] = gain.mean
     assert len(decision.gains) > 2
     assert wanted["validate"].metrics == pytest.approx(expected)
 
