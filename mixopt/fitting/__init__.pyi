@@ -21,7 +21,6 @@ from .held_out import (
     OBJECTIVE as OBJECTIVE,
     controls as controls,
     rank_correlations as rank_correlations,
-    replicate_spread as replicate_spread,
     spearman as spearman,
 )
 from .intervals import conformal_quantile as conformal_quantile
@@ -60,5 +59,6 @@ from .signal import (
     FitReadiness as FitReadiness,
     LossReadiness as LossReadiness,
     noise_of as noise_of,
+    objective_noise as objective_noise,
     readiness as readiness,
 )

@@ -22,7 +22,6 @@ from mixopt.fitting.held_out import (
     BETTER,
     best_spearman,
     controls,
-    replicate_spread,
     rmse,
     share_better,
     spearman,
@@ -31,7 +30,7 @@ from mixopt.fitting.held_out import (
 from mixopt.fitting.intervals import conformal_quantile
 from mixopt.objective import Objective
 from mixopt.system import Array
-from mixopt.trials import Trials
+from mixopt.trials import Trials, pooled_std
 
 MIN_RUNS = 4
 MAX_REMAINING = 0.5  # a line that leaves less than this share of the error indicates another scale
@@ -88,10 +87,9 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
         predicted_N, observed_N, trials_K = (
             sign * values[:, q] for values in (predicted_NQ, observed_NQ, trials_KQ)
         )
-        spread = replicate_spread(observed_N, test.mixtures)
-        # Without replicates, those of the trials.
+        spread = pooled_std(test.mixtures, observed_N)
         if spread is None and not is_other and not fit.is_carried:
-            spread = replicate_spread(trials_K, fit.data.mixtures)
+            spread = pooled_std(fit.data.mixtures, trials_K)
         pick = int(np.argmin(predicted_N))
         covered_N = np.abs(observed_N - predicted_N) <= halves_NQ[:, q]
         rows.append(
@@ -101,7 +99,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
                     name: spearman(sign * ranks_NQ[:, q], observed_N)
                     for name, ranks_NQ in ranks.items()
                 },
-                "ceiling": None if spread is None else best_spearman(observed_N, spread[0], seed),
+                "ceiling": None if spread is None else best_spearman(observed_N, spread, seed),
                 "rank": 1 + int((observed_N < observed_N[pick]).sum()),
                 "regret": float(observed_N[pick] - observed_N.min()),
                 "rmse": None if is_other else rmse(predicted_N, observed_N),

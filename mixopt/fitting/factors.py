@@ -24,7 +24,7 @@ from mixopt.fitting.held_out import lower_bound, spearman
 from mixopt.fitting.regressor import splits
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array
-from mixopt.trials import noise_by_seeds
+from mixopt.trials import noise_of_trials
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
@@ -160,7 +160,7 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
     objective, data = fit.objective, fit.data
     if objective.kind != "mean" or len(objective.weights) < MIN_METRICS:
         return ()
-    noise = noise_by_seeds(fit.trials, objective, data.losses_NM)
+    noise = noise_of_trials(fit.trials, objective, data.losses_NM).by_name
     choices: dict[str, Choice] = {} if objective.scale == "spread" else {"scale: spread": _all}
     choices |= {"ranked metrics": _ranked_metrics, "first factor": _first_factor}
     if all(noise.get(name, 0.0) > 0 for name in objective.evaluation):

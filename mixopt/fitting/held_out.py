@@ -31,6 +31,7 @@ from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.system import Array, BoolArray, IntArray, first_few
+from mixopt.trials import Noise
 
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
@@ -199,16 +200,6 @@ def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolA
 REPEATS = 200
 
 
-def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, int] | None:
-    """Return the pooled standard deviation within mixtures, and its degrees of freedom."""
-    squares, freedom = 0.0, 0
-    for mixture in dict.fromkeys(mixtures):
-        group_N = values_N[[name == mixture for name in mixtures]]
-        squares += float(((group_N - group_N.mean()) ** 2).sum())
-        freedom += len(group_N) - 1
-    return (float(np.sqrt(squares / freedom)), freedom) if freedom else None
-
-
 def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
     """Return the mean rank correlation of a perfect predictor under noise."""
     signal = 1.0 - spread**2 / max(float(values_N.var()), 1e-300)
@@ -241,11 +232,11 @@ def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.
                 rank = spearman_within(predictor.ranks_NQ[:, q], observed_N, data.sizes.group_N)
             error = rmse(predictor.predicted_NQ[:, q], observed_N)
             rows.append((predictor.name, predictor.kind, name, rank, error))
-    for name, observed_N in zip(names, data.observed_NQ.T, strict=True):
-        spread = replicate_spread(observed_N, data.mixtures) if data.sizes.count == 1 else None
-        if spread is not None:  # there are replicates
-            best = best_spearman(observed_N, spread[0], data.seed)
-            rows.append((CEILING, "ceiling", name, best, spread[0]))
+    noise = Noise.within(data.mixtures, data.observed_NQ, names)
+    if noise.freedom and data.sizes.count == 1:
+        for observed_N, (name, std) in zip(data.observed_NQ.T, noise.by_name.items(), strict=True):
+            best = best_spearman(observed_N, std, data.seed)
+            rows.append((CEILING, "ceiling", name, best, std))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 

@@ -46,9 +46,9 @@ from mixopt.fitting.held_out import (
     with_objective,
 )
 from mixopt.fitting.power import ArmPower, power
-from mixopt.objective import grouped_names
+from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array, IntArray
-from mixopt.trials import Readiness, Replicates, State, noise_by_seeds, readiness_of
+from mixopt.trials import Noise, Readiness, State, noise_of_trials, readiness_of
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
@@ -193,7 +193,7 @@ class FitReadiness:
     """Readiness of each loss of a fit, and of its objective.
 
     Attributes:
-        replicates: Source of the noise.
+        noise: Noise of each loss.
         objective: Readiness of the objective.
         losses: The losses, in the order of the fit's.
         left_out: Losses that the objective left out as noise.
@@ -201,7 +201,7 @@ class FitReadiness:
         offers: The objective, and alternatives.
     """
 
-    replicates: Replicates
+    noise: Noise
     objective: LossReadiness
     losses: tuple[LossReadiness, ...]
     left_out: tuple[str, ...]
@@ -216,7 +216,7 @@ class FitReadiness:
         """Yield a summary in a line or two, and the command that shows all figures."""
         show = f"mixopt status {directory} --readiness"
         counts = ", ".join(f"{len(self.named(s))} {s}" for s in STATES if self.named(s))
-        alone = "" if self.replicates.trials else " (without replicates, from held-out folds alone)"
+        alone = "" if self.noise.trials else " (without replicates, from held-out folds alone)"
         yield f"readiness of the losses: {counts}{alone}: {show}"
         if self.left_out:
             yield f"left out of the objective as noise: {grouped_names(self.left_out)}"
@@ -231,7 +231,7 @@ class FitReadiness:
         if not noisy:
             return
         names = grouped_names(noisy)
-        if self.replicates.trials:
+        if self.noise.trials:
             yield (
                 "the objective has losses that vary less between mixtures than between seeds: "
                 f"{names}; objective.noise: leave_out leaves them out"
@@ -259,7 +259,7 @@ class FitReadiness:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
-            "replicates": {"trials": self.replicates.trials, "mixtures": self.replicates.mixtures},
+            "replicates": {"trials": self.noise.trials, "mixtures": self.noise.mixtures},
             "objective": self.objective.to_json(),
             "left_out": list(self.left_out),
             "losses": [entry.to_json() for entry in self.losses],
@@ -302,25 +302,32 @@ def readiness(fit: Fit) -> FitReadiness:
             )
         )
     overall, *losses = rows
-    result = FitReadiness(Replicates.of(fit.trials), overall, tuple(losses), objective.left_out)
+    result = FitReadiness(noise_of(fit), overall, tuple(losses), objective.left_out)
     if data.sizes.count > 1 or fit.is_carried:
         return result
     scored = factors(objective, data.losses_NM, predicted_NM)
     return replace(result, factors=scored, offers=offers(fit, predicted_NM))
 
 
-def noise_of(fit: Fit) -> dict[str, float]:
-    """Return the standard deviation of a run about its mixture's metric, by name.
+def noise_of(fit: Fit) -> Noise:
+    """Return the noise of a trial on each loss of a fit.
 
     From replicates; without any an upper bound: the binomial error from the number of questions, or
     the held-out error if that is lower.
     """
-    noise = noise_by_seeds(fit.trials, fit.objective, fit.data.losses_NM)
-    if Replicates.of(fit.trials).trials:
+    noise = noise_of_trials(fit.trials, fit.objective, fit.data.losses_NM)
+    if noise.freedom:
         return noise
-    bound_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
-    pairs = zip(fit.targets, bound_M.tolist(), strict=True)
-    return {name: min(bound, noise.get(name, np.inf)) for name, bound in pairs}
+    errors_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
+    return noise.bounded(errors_M, "held-out error")
+
+
+def objective_noise(fit: Fit, objective: Objective) -> Noise:
+    """Return the noise of a trial on an objective, from replicates or the held-out error."""
+    values_N1 = objective.value(fit.data.losses_NM)[:, None]
+    noise = Noise.of_trials(fit.trials, values_N1, [OBJECTIVE])
+    error = np.sqrt((fit.objective_errors(objective) ** 2).mean(keepdims=True))
+    return noise.bounded(error, "held-out error")
 
 
 def _explained(observed_N: Array, predicted_N: Array, group_N: IntArray) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 from mixopt.constraints import MISSED, Constraints, floor
 from mixopt.difference import Difference, unit_text
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
-from mixopt.fitting import SAME, Fit, Predictor, replicate_spread
+from mixopt.fitting import SAME, Fit, Predictor, objective_noise
 from mixopt.mixture import Mixture, Phases, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import (
@@ -142,14 +142,13 @@ def _untied_if_better(
 def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
     """Return the region of mixtures predicted as good up to the noise of a trial, or its error."""
     fit, objective = request.fit, request.objective
-    spread = replicate_spread(objective.value(fit.data.losses_NM), fit.data.mixtures)
-    errors_N = fit.objective_errors(objective)
-    noise = float(np.sqrt((errors_N**2).mean())) if spread is None else spread[0]
-    low_D, high_D = near_best(problem, mixture.array, noise)
+    noise = objective_noise(fit, objective)
+    std = float(noise.stds_M[0])
+    low_D, high_D = near_best(problem, mixture.array, std)
     ends = zip(low_D.round(4).tolist(), high_D.round(4).tolist(), strict=True)
     return Region(
-        round(noise, 6),
-        "held-out error" if spread is None else "seeds",
+        round(std, 6),
+        "seeds" if noise.freedom else "held-out error",
         dict(zip(mixture.domains, ends, strict=True)),
     )
 

@@ -201,7 +201,7 @@ def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
     rails = constraints.guardrails
     if rails is None or not rails.has_noise or rails.noise:
         return constraints
-    return replace(constraints, guardrails=replace(rails, noise=noise_of(fit)))
+    return replace(constraints, guardrails=replace(rails, noise=noise_of(fit).by_name))
 
 
 def _allowed(

@@ -35,7 +35,6 @@ from mixopt.fitting import (
     Predictor,
     predict_losses,
     predict_with_std,
-    replicate_spread,
     roots_alike,
     select_targets,
     supports,
@@ -43,7 +42,7 @@ from mixopt.fitting import (
 from mixopt.objective import Objective
 from mixopt.proposals.search import Problem, search
 from mixopt.system import Array, BoolArray, IntArray
-from mixopt.trials import SAME_MIXTURE
+from mixopt.trials import SAME_MIXTURE, mixtures_and_sizes, pooled_std
 
 REFITS = 20
 FLAT = 1e-6  # relative range below which deviations count as constant
@@ -114,8 +113,7 @@ class Surrogate:
     @cached_property
     def _replicates(self) -> float | None:
         """Standard deviation of the objective within mixtures; None without replicates."""
-        spread = replicate_spread(self.fit.data.observed_N, self.fit.data.mixtures)
-        return None if spread is None else spread[0]
+        return pooled_std(mixtures_and_sizes(self.fit.trials), self.fit.data.observed_N)
 
     def _covariance(self, regressor: Abilities, weights_KD: Array) -> Array:
         """Return the covariance of the objective, shape (K, K)."""

@@ -35,7 +35,7 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import PROPOSAL, is_proposal, listed, named
 from mixopt.system import Array
-from mixopt.trials import PREFIX, Trial, TrialResult, Trials, loss_column
+from mixopt.trials import PREFIX, Noise, Trial, TrialResult, Trials, loss_column
 
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
@@ -264,23 +264,33 @@ class Validation:
         """Return a line on a mixture's spread over seeds beside the others'; None with too few."""
         from scipy.stats import f as f_distribution
 
-        names = [name for name in self.mixtures if self.same_as(name) is None]
         losses = list(self.values(mixture).values())
-        first = self.same_as(mixture) or mixture
-        others = [list(self.values(name).values()) for name in names if name != first]
-        freedom = sum(max(len(values) - 1, 0) for values in others)
-        squares = sum(np.var(values) * len(values) for values in others if values)
-        pooled = math.sqrt(squares / max(freedom, 1))
-        if len(losses) < MIN_OWN_SEEDS or not freedom or pooled == 0:
+        others = self._other_seeds(mixture)
+        if len(losses) < MIN_OWN_SEEDS or not others.freedom:
+            return None
+        (pooled,) = others.stds_M.tolist()
+        if pooled == 0:
             return None
         noise = float(np.std(losses, ddof=1))
         text = (
             f"seeds of {named(mixture)} differ by {noise:.3g}, those of the others by {pooled:.3g}"
             " (standard deviations)"
         )
-        if (noise / pooled) ** 2 > f_distribution.ppf(0.95, len(losses) - 1, freedom):
+        if (noise / pooled) ** 2 > f_distribution.ppf(0.95, len(losses) - 1, others.freedom):
             return f"{text}, significantly more: raise validate.seeds"
         return text
+
+    def _other_seeds(self, mixture: str) -> Noise:
+        """Return the noise of the objective over seeds of all other mixtures."""
+        own = self.same_as(mixture) or mixture
+        names: list[str] = []
+        values: list[float] = []
+        for name in self.mixtures:
+            if self.same_as(name) is None and name != own:
+                losses = self.values(name).values()
+                names += [name] * len(losses)
+                values += losses
+        return Noise.within(names, np.array(values)[:, None], ["objective"])
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""

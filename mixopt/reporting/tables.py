@@ -218,9 +218,9 @@ def readiness_text(result: FitReadiness) -> str:
     rows = [_readiness_row(loss) for loss in ordered]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table = table_text(READINESS_TITLE, columns, [[row[name] for name in columns] for row in rows])
-    lines = [table, result.replicates.describe()]
+    lines = [table, result.noise.describe()]
     lines += [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
-    lines += OF_RATIOS if result.replicates.trials else OF_RANKS
+    lines += OF_RATIOS if result.noise.trials else OF_RANKS
     if result.left_out:
         lines.append(f"left out of the objective as noise: {', '.join(result.left_out)}")
     return "\n".join([*lines, *_signal_tables(result), *_offers(result)])

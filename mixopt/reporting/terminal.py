@@ -155,7 +155,7 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks in the mean over seeds."""
     rails = run.constraints.guardrails
     if rails is not None and rails.has_noise:
-        rails = replace(rails, noise=noise_of(run.fit))
+        rails = replace(rails, noise=noise_of(run.fit).by_name)
     checks = guarded(run.validation, rails, run.recommendation.chosen)
     return tuple(str(check) for check in checks if check.is_broken)
 

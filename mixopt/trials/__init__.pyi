@@ -1,3 +1,9 @@
+from .checks import (
+    MIN_MIXTURES as MIN_MIXTURES,
+    check_trials as check_trials,
+    trials_fingerprint as trials_fingerprint,
+    without_flat_tasks as without_flat_tasks,
+)
 from .columns import (
     ITEMS as ITEMS,
     LOSS as LOSS,
@@ -22,17 +28,18 @@ from .first_round import (
     trial_seeds as trial_seeds,
     write_design as write_design,
 )
+from .noise import (
+    Noise as Noise,
+    NoiseSource as NoiseSource,
+    mixtures_and_sizes as mixtures_and_sizes,
+    pooled_std as pooled_std,
+)
 from .readiness import (
-    MIN_MIXTURES as MIN_MIXTURES,
     Readiness as Readiness,
-    Replicates as Replicates,
     State as State,
-    check_trials as check_trials,
-    noise_by_seeds as noise_by_seeds,
+    noise_of_trials as noise_of_trials,
     readiness_of as readiness_of,
     settled as settled,
-    trials_fingerprint as trials_fingerprint,
-    without_flat_tasks as without_flat_tasks,
 )
 from .reindexing import carried_to as carried_to
 from .stages import stage_limits as stage_limits

@@ -12,7 +12,7 @@ from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
     evidence_by_target,
-    replicate_variances,
+    replicate_noise,
 )
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 from places import DATA
@@ -85,7 +85,7 @@ def test_replicates_raise_the_noise_to_theirs():
     weights_ND = mixtures(24, domains=3)[[*range(24), *[0] * 8]]
     losses_NM = law(weights_ND)
     losses_NM[24:] += 0.2 * np.random.default_rng(0).standard_normal((8, 2))
-    seen_M = np.sqrt(replicate_variances(weights_ND, losses_NM)[0])
+    seen_M = replicate_noise(weights_ND, losses_NM).stds_M
     alone, replicated = (
         GaussianProcessRegressor().fit(weights_ND[:n], losses_NM[:n]) for n in (24, 32)
     )

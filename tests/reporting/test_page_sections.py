@@ -238,7 +238,7 @@ def test_what_the_checkpoint_knew_stands_beside_what_mixtures_keep(second, monke
 
 @pytest.mark.parametrize(("noise", "count"), [(0.3, 0), (0.1, 1)])
 def test_a_margin_of_noise_is_that_of_the_trials(second, monkeypatch, noise, count):
-    monkeypatch.setattr(terminal, "noise_of", lambda fit: {"code": noise})
+    monkeypatch.setattr(terminal, "noise_of", lambda fit: SimpleNamespace(by_name={"code": noise}))
     second.fit = None
     second.constraints.guardrails = Guardrails("natural", targets={"code": "noise"})
     assert len(broken_guardrails(second)) == count  # it is 0.2 worse

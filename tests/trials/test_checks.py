@@ -11,7 +11,7 @@ from refusals import refuses
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.objective import Objective
 from mixopt.trials import (
-    Replicates,
+    Noise,
     Trials,
     check_trials,
     readiness_of,
@@ -139,6 +139,28 @@ def found(trials):
     return readiness_of(trials, trials.losses(), trials.targets)
 
 
+def noise(trials):
+    return Noise.of_trials(trials, trials.losses(), trials.targets)
+
+
+def test_the_noise_of_replicates_is_pooled_and_replaces_every_bound():
+    trials = made(mixtures=500, replicates=3)
+    measured = noise(trials)
+    assert measured.by_name == pytest.approx(dict.fromkeys(TARGETS, 1.0), rel=0.05)
+    assert (measured.trials, measured.mixtures, measured.freedom) == (1500, 500, 1000)
+    assert measured.bounded(np.full(4, 1e-6), "questions") is measured
+
+
+def test_without_replicates_the_lowest_bound_counts_and_is_named():
+    unknown = noise(made(replicates=1))
+    assert unknown.by_name == {}
+    questions = unknown.bounded(np.array([0.5, np.nan, 0.1, np.nan]), "questions")
+    assert questions.by_name == {TARGETS[0]: 0.5, TARGETS[2]: 0.1}
+    both = questions.bounded(np.array([0.2, 0.3, 0.4, np.nan]), "held-out error")
+    assert both.by_name == {TARGETS[0]: 0.2, TARGETS[1]: 0.3, TARGETS[2]: 0.1}
+    assert both.sources == ("held-out error", "held-out error", "questions", "unknown")
+
+
 def test_the_ratio_is_that_of_signal_and_noise_and_a_state_that_of_the_ratio():
     assert [item.state for item in found(made())] == ["ready", "weak", "noise", "noise"]
     ready = found(made(mixtures=2000))
@@ -158,9 +180,9 @@ def test_without_replicates_of_one_size_nothing_is_known_but_the_spread():
     first = found(trials)[0]
     assert (first.noise, first.ratio, first.low, first.state) == (None, None, None, "unknown")
     assert first.spread == pytest.approx(trials.losses()[:, 0].std(ddof=1))
-    assert Replicates.of(trials).describe().startswith("no mixture was trained twice")
+    assert noise(trials).describe().startswith("no mixture was trained twice")
     two = replace(trials := made(), table=trials.table.with_columns(tokens=np.tile([10, 90], 40)))
-    assert Replicates.of(two).trials == 0
+    assert noise(two).trials == 0
 
 
 def objective(**fields):

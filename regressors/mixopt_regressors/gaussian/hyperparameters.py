@@ -28,6 +28,7 @@ from scipy.special import digamma, polygamma
 
 from mixopt.fitting import row_groups
 from mixopt.system import Array, IntArray
+from mixopt.trials import Noise
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 
 LENGTH, LENGTH_SPREAD = 1.5, 1.2  # spreads are those of logarithms, here and in the next two
@@ -131,8 +132,9 @@ class Evidence:
 
 def evidence_by_target(rows: Array, losses_NM: Array) -> list[Evidence]:
     """Return the evidence of each target, with standardised losses."""
-    variance_M, freedom = replicate_variances(rows, losses_NM)
-    priors = [Prior.of(rows.shape[1], variance, freedom) for variance in variance_M.tolist()]
+    noise = replicate_noise(rows, losses_NM)
+    domains = rows.shape[1]
+    priors = [Prior.of(domains, float(variance), noise.freedom) for variance in noise.variances_M]
     pairs = zip(losses_NM.T, priors, strict=True)
     return [Evidence(rows, losses_N, prior) for losses_N, prior in pairs]
 
@@ -147,18 +149,13 @@ def pooled(evidences: Sequence[Evidence], order_N: IntArray, max_rows: int) -> P
     return Prior(modes_KP.mean(axis=0), narrow_P)
 
 
-def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int]:
-    """Return the pooled variance of trials of one mixture, and its degrees of freedom."""
+def replicate_noise(weights_ND: Array, losses_NM: Array) -> Noise:
+    """Return the noise of trials of one mixture; a trial that is given twice counts once."""
     rows = np.unique(np.hstack([np.round(weights_ND, 9), losses_NM]), axis=0)
     domains = weights_ND.shape[1]
     _, group_N = np.unique(row_groups(rows[:, :domains]), return_inverse=True)
-    freedom = len(rows) - int(group_N.max()) - 1
-    losses = rows[:, domains:]
-    sums_GM = np.zeros((group_N.max() + 1, losses.shape[1]))
-    np.add.at(sums_GM, group_N, losses)
-    deviations_NM = losses - (sums_GM / np.bincount(group_N)[:, None])[group_N]
-    variance_M: Array = (deviations_NM**2).sum(axis=0) / max(freedom, 1)
-    return variance_M, freedom
+    targets = [str(target) for target in range(losses_NM.shape[1])]
+    return Noise.within(group_N.tolist(), rows[:, domains:], targets)
 
 
 def cholesky(covariance_NN: Array) -> Array:
