@@ -20,7 +20,7 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.dataset import Batch, Collate, MixtureDataset, TokenCounts, label, stack_samples
-from mixopt.sampling import MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Weights, at_least, deal_to_rank
 from mixopt.system import IntArray, PlainDict, PlainMapping, int_array
 
 _CHUNK_BYTES = 1 << 20
@@ -201,14 +201,12 @@ class MixtureLoader:
 
     def _rows(self, batch: int, last: int | None, max_batches: int) -> Iterator[IntArray]:
         """Yield this rank's rows in chunks that grow from one batch to `max_batches`."""
-        start = self.sampler.rank * self.sampler.rank_batch
-        stop = start + self.sampler.rank_batch
         while last is None or batch < last:
             count = max_batches if last is None else min(max_batches, last - batch)
             chunk = self.sampler.batch_rows(batch, count)
             if not len(chunk):
                 return
-            yield chunk[:, start:stop]
+            yield deal_to_rank(chunk, self.sampler.rank, self.sampler.world_size)
             batch += len(chunk)
 
     def _count(self, content: Batch) -> None:

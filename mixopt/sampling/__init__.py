@@ -1,6 +1,7 @@
 """From weights to the order of samples: exact, resumable, and numpy alone.
 
-`mixopt.sampling.order` is the integer arithmetic behind it.
+`sampler` is the batch sampler of a training loop, `order` deals each global batch's samples to the
+domains, `ranks` deals them to the data-parallel ranks.
 """
 
 import lazy_loader as lazy

@@ -5,7 +5,11 @@ from .permutation import (
     domain_key as domain_key,
     window_order as window_order,
 )
-from .ranks import check_ranks as check_ranks, refuse_second_split as refuse_second_split
+from .ranks import (
+    check_ranks as check_ranks,
+    deal_to_rank as deal_to_rank,
+    refuse_second_split as refuse_second_split,
+)
 from .rate_curve import (
     RATE_CURVES as RATE_CURVES,
     RateCurve as RateCurve,

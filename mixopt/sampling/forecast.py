@@ -67,7 +67,11 @@ class ScheduleForecast:
     @property
     def drawn(self) -> dict[str, int]:
         """Tokens of each domain over all stages."""
-        return {name: sum(stage.drawn[name] for stage in self.stages) for name in self.inventory}
+        tokens = dict.fromkeys(self.inventory, 0)
+        for stage in self.stages:
+            for name in tokens:
+                tokens[name] += stage.drawn[name]
+        return tokens
 
     def to_json(self) -> PlainDict:
         """Return the forecast as plain values, for `--json`."""
@@ -77,17 +81,18 @@ class ScheduleForecast:
             "tokens": schedule.tokens,
             "asked_tokens": schedule.asked_tokens,
             "batch": schedule.batch,
-            "stages": [{**vars(stage), "share": stage.shares} for stage in self.stages],
-            "domains": [
-                {
-                    "domain": name,
-                    "tokens": tokens,
-                    "inventory": self.inventory[name],
-                    "epochs": self.stages[-1].epochs[name],
-                    "runs_out": out._asdict() if (out := self.runs_out.get(name)) else None,
-                }
-                for name, tokens in self.drawn.items()
-            ],
+            "stages": [vars(stage) | {"share": stage.shares} for stage in self.stages],
+            "domains": [self._domain_row(name, tokens) for name, tokens in self.drawn.items()],
+        }
+
+    def _domain_row(self, name: str, tokens: int) -> PlainDict:
+        run_out = self.runs_out.get(name)
+        return {
+            "domain": name,
+            "tokens": tokens,
+            "inventory": self.inventory[name],
+            "epochs": self.stages[-1].epochs[name],
+            "runs_out": run_out._asdict() if run_out else None,
         }
 
 
@@ -110,19 +115,25 @@ def simulate_schedule(schedule: Schedule, inventory: Mapping[str, int]) -> Sched
     """
     schedule.check_epochs(inventory)
     sizes = {name: inventory[name] for name in schedule.domains}
-    length, names = schedule.sequence_length, schedule.domains
+    names = schedule.domains
+    length = schedule.sequence_length
     rows = {name: tokens // length for name, tokens in sizes.items()}
+    rows_D = np.maximum(list(rows.values()), 1)
     order = MixtureSampler(rows, rank=0, world_size=1, schedule=schedule).order
-    counts_D, stages, runs_out = order.start.counts_D, list[StageDraw](), dict[str, RunOut]()
-    for k, (stage, start) in enumerate(zip(schedule.stages, schedule.starts, strict=False)):
-        stop, before_D = schedule.starts[k + 1], counts_D
+    counts_D = order.start.counts_D
+    stages: list[StageDraw] = []
+    runs_out: dict[str, RunOut] = {}
+    for k, stage in enumerate(schedule.stages):
+        start = schedule.starts[k]
+        stop = schedule.starts[k + 1]
+        before_D = counts_D
         for step in range(start, stop):
             place = order.place(step + 1)
             assert place is not None  # a stream without limits does not end
             counts_D = place.counts_D
-            for d in np.flatnonzero(counts_D >= np.maximum(list(rows.values()), 1)).tolist():
-                out = RunOut(step, (step + 1) * schedule.step_tokens, k)
-                runs_out.setdefault(names[d], out)
+            for d in np.flatnonzero(counts_D >= rows_D).tolist():
+                run_out = RunOut(step, (step + 1) * schedule.step_tokens, k)
+                runs_out.setdefault(names[d], run_out)
         drawn_D = (counts_D - before_D) * length
         epochs_D = counts_D * length / np.maximum(list(sizes.values()), 1)
         stages.append(

@@ -9,89 +9,42 @@ can move all weight there, again and again.) If lengths differ, mixopt.sampling.
 tokens. Windows shuffle their samples, epochs permute the rows (mixopt.sampling.permutation).
 
 A window depends only on the debts and draws before it and on its shares: not on ranks, workers,
-restarts, or the number of windows laid out at once. All arithmetic is on integers: a weight times
-2^42 is exact in binary floating point, so its floor is too; the remainder goes to the largest
-fractions. A share is within 2^-42 of its weight: 0.2 samples after 10^12.
+restarts, or the number of windows laid out at once. All arithmetic is on integers
+(mixopt.sampling.shares).
 
 Shapes: D domains, W samples of a window, K windows, B samples of a batch.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import lru_cache
-from itertools import accumulate, pairwise, repeat
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from mixopt.sampling.permutation import RowOrder, domain_key, window_order
+from mixopt.sampling.shares import UNIT, UNIT_BITS, ShareChange, spread
 from mixopt.system import AnyArray, IntArray, int_array
 
-Shares = tuple[int, ...]  # of domains, adding up to UNIT
 Unit = Literal["samples", "tokens", "supervised"]
 
-UNIT_BITS = 42
-UNIT = 1 << UNIT_BITS  # a share of 1
-_NO_LIMIT = 1 << 62
-_RECENT_WINDOWS = 1024  # whose places stay in memory; of older windows, one in so many
+_NO_LIMIT = 1 << 62  # draws of a domain
+_RECENT_WINDOWS = 1024  # whose places stay in memory; of older windows, one in 1024
 _MAX_STRETCH = 256  # windows
-_FINER_BITS = 14
+_FINER_BITS = 14  # of the debts in _deal_windows, beyond those of UNIT
 _MAX_INT64_DEBT = 16  # samples; with finer units, a larger debt may exceed 64 bits
-_NEVER = 1 << 62
+_NEVER = 1 << 62  # the deadline of a sample that is not open yet
 
 
-def whole_shares(weights_D: Sequence[float]) -> Shares:
-    """Round weights to multiples of 1 / UNIT that keep their sum."""
-    total = math.fsum(weights_D)
-    exact = [weight / total * UNIT for weight in weights_D]
-    shares = [max(int(value), 1) if value > 0 else 0 for value in exact]
-    missing = UNIT - sum(shares)
-    if missing < 0:  # weights below 1 / UNIT were rounded up
-        shares[max(range(len(shares)), key=shares.__getitem__)] += missing
-        return tuple(shares)
-    fraction = [value - share for value, share in zip(exact, shares, strict=True)]
-    order = sorted(range(len(shares)), key=lambda d: (-fraction[d], d))
-    for k in range(missing):
-        shares[order[k % len(order)]] += 1
-    return tuple(shares)
-
-
-def spread(parts_D: Sequence[int], total: int) -> list[int]:
-    """Divide an integer in proportion to parts >= 0, not all 0, each with an error below 1."""
-    of_parts = sum(parts_D)
-    ends = [before * total // of_parts for before in accumulate(parts_D, initial=0)]
-    return [after - before for before, after in pairwise(ends)]
-
-
-class ShareChange(NamedTuple):
-    """Shares (`whole_shares`) from a window on, shape (D,); for a ramp, at both ends."""
+class Exhaustion(NamedTuple):
+    """A domain that ran out, and the window in which it did."""
 
     window: int
-    shares: Shares
-    end_window: int
-    end_shares: Shares
-
-    @classmethod
-    def at(cls, window: int, shares: Shares) -> ShareChange:
-        """Return a change to constant shares."""
-        return cls(window, shares, window, shares)
-
-    def arrived(self, window: int) -> Shares | None:
-        """Return the shares from a window on if they are constant; None on a ramp."""
-        return self.end_shares if window >= self.end_window else None
-
-    def parts(self, window: int, exhausted: Collection[int] = ()) -> list[int]:
-        """Return the proportions of a window, 0 for exhausted domains; on a ramp, at mid-window."""
-        parts: Sequence[int] | None = self.arrived(window)
-        if parts is None:
-            length, passed = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
-            pairs = zip(self.shares, self.end_shares, strict=True)
-            parts = [(length - passed) * first + passed * last for first, last in pairs]
-        return [0 if d in exhausted else part for d, part in enumerate(parts)]
+    domain: int
 
 
 class Place(NamedTuple):
@@ -102,8 +55,28 @@ class Place(NamedTuple):
     # Integral of the shares - had_D, times UNIT.
     owed_D: AnyArray
     had_D: IntArray  # samples or tokens drawn from each domain
-    # (window, domain) of the domains that ran out.
-    ended: tuple[tuple[int, int], ...] = ()
+    exhausted: tuple[Exhaustion, ...] = ()
+
+    def exhausted_domains(self) -> list[int]:
+        """Return the domains that ran out."""
+        return [exhaustion.domain for exhaustion in self.exhausted]
+
+    def copy(self) -> Place:
+        """Return an equal place that does not keep the arrays of its stretch in memory."""
+        return Place(
+            window=self.window,
+            counts_D=self.counts_D.copy(),
+            owed_D=self.owed_D.copy(),
+            had_D=self.had_D.copy(),
+            exhausted=self.exhausted,
+        )
+
+
+class Samples(NamedTuple):
+    """The samples of consecutive windows, not shuffled."""
+
+    domains_KW: IntArray  # domain of each sample
+    ordinals_KW: IntArray  # number of the draw from its domain, from 0
 
 
 class Stretch(NamedTuple):
@@ -113,22 +86,28 @@ class Stretch(NamedTuple):
     counts_KD: IntArray  # Place.counts_D after each window
     owed_KD: AnyArray  # Place.owed_D after each window
     had_KD: IntArray  # Place.had_D after each window
-    ended: tuple[tuple[int, int], ...]  # after the last; a window in which a domain ends is alone
-    # Domain and ordinal of each sample, if they are not sorted by domain.
-    samples_KW: tuple[IntArray, IntArray] | None = None
+    # Place.exhausted after the last window; a window in which a domain runs out is alone.
+    exhausted: tuple[Exhaustion, ...]
+    samples: Samples | None = None  # if they are not sorted by domain
 
     @classmethod
-    def single(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
+    def single(cls, before: Place, after: Place, samples: Samples | None = None) -> Stretch:
         """Return a stretch of one window."""
-        _, counts_D, owed_D, had_D, exhausted = after
-        return cls(before, counts_D[None], owed_D[None], had_D[None], exhausted, samples)
+        return cls(
+            before=before,
+            counts_KD=after.counts_D[None],
+            owed_KD=after.owed_D[None],
+            had_KD=after.had_D[None],
+            exhausted=after.exhausted,
+            samples=samples,
+        )
 
     def place(self, window: int) -> Place:
         """Return the place before a window of the stretch, or after its last."""
         k = window - self.before.window - 1
         if k < 0:
             return self.before
-        return Place(window, self.counts_KD[k], self.owed_KD[k], self.had_KD[k], self.ended)
+        return Place(window, self.counts_KD[k], self.owed_KD[k], self.had_KD[k], self.exhausted)
 
 
 class OrderLayout(NamedTuple):
@@ -144,10 +123,15 @@ class OrderLayout(NamedTuple):
     # Tokens of each row of each domain, or one number for all rows; empty for unit "samples".
     lengths: tuple[int | IntArray, ...]
 
+    @property
+    def debt_type(self) -> Any:
+        """The dtype of debts: those in tokens may exceed 64 bits."""
+        return np.int64 if self.unit == "samples" else object
+
     def start(self) -> Place:
         """Return the place before the first window."""
         zeros = np.zeros(len(self.names), np.int64)
-        return Place(0, zeros, zeros if self.unit == "samples" else zeros.astype(object), zeros)
+        return Place(window=0, counts_D=zeros, owed_D=zeros.astype(self.debt_type), had_D=zeros)
 
 
 class SampleOrder:
@@ -165,7 +149,8 @@ class SampleOrder:
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = int_array(limits)
         self._has_limits = any(limit is not None for limit in layout.limits)
-        self._stretches = {start.window: Stretch.single(start, start)}  # each has its window
+        # By window: the stretch that contains the place before it.
+        self._stretches = {start.window: Stretch.single(start, start)}
         self._end: int | None = None
 
     def changed(self, changes: Sequence[ShareChange], window: int) -> SampleOrder:
@@ -174,7 +159,8 @@ class SampleOrder:
         changed.changes = tuple(changes)
         changed._change_windows = [change.window for change in changes]
         changed._stretches = {w: s for w, s in list(self._stretches.items()) if w <= window}
-        changed._end = self._end if self._end is not None and self._end < window else None
+        if self._end is not None and self._end >= window:
+            changed._end = None
         return changed
 
     def change_at(self, window: int) -> ShareChange:
@@ -221,29 +207,29 @@ class SampleOrder:
             if w % _RECENT_WINDOWS:
                 self._stretches.pop(w, None)
             elif stretch.before.window < w:  # frees the rest of its stretch
-                _, counts_D, owed_D, had_D, ended = stretch.place(w)
-                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), ended)
+                place = stretch.place(w).copy()
                 self._stretches[w] = Stretch.single(place, place)
 
     def rows(self, window: int, max_windows: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
-        domain_KW, ordinal_KW = self._lay_out(window, max_windows)
-        domain = domain_KW.ravel()
-        rows = self._rows.rows(domain, ordinal_KW.ravel()) + self._offsets[domain]
-        return self._shuffled(window, rows.reshape(domain_KW.shape))
+        samples = self._lay_out(window, max_windows)
+        domains = samples.domains_KW.ravel()
+        rows = self._rows.rows(domains, samples.ordinals_KW.ravel()) + self._offsets[domains]
+        return self._shuffled(window, rows.reshape(samples.domains_KW.shape))
 
     def domains(self, window: int) -> IntArray:
         """Return the domains of a window's samples, shape (W,)."""
-        domains: IntArray = self._shuffled(window, self._lay_out(window, 1)[0])[0]
+        domains: IntArray = self._shuffled(window, self._lay_out(window, 1).domains_KW)[0]
         return domains
 
     def _shuffled(self, window: int, values_KW: IntArray) -> IntArray:
         order = window_order(self._shuffle, window, *values_KW.shape)
         return np.take_along_axis(values_KW, order, axis=1)
 
-    def _lay_out(self, window: int, max_windows: int) -> tuple[IntArray, IntArray]:
-        """Return the domain and ordinal of each sample, not shuffled, shape (K, W)."""
-        place, stretches, windows = self.place(window), list[Stretch](), 0
+    def _lay_out(self, window: int, max_windows: int) -> Samples:
+        stretches: list[Stretch] = []
+        windows = 0
+        place = self.place(window)
         while place is not None and windows < max_windows:
             stretch = self._next(place, max_windows - windows)
             if stretch is None:
@@ -253,7 +239,7 @@ class SampleOrder:
             place = stretch.place(window + windows)
         if not stretches:
             empty = np.empty((0, self.layout.window_size), np.int64)
-            return empty, empty
+            return Samples(empty, empty)
         return self._samples(stretches)
 
     def _next(self, place: Place, max_windows: int) -> Stretch | None:
@@ -265,7 +251,7 @@ class SampleOrder:
             self._end = place.window
             return None
         last = place.window + len(stretch.counts_KD)
-        self._stretches.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
+        self._stretches |= dict.fromkeys(range(place.window + 1, last + 1), stretch)
         if place.window // _RECENT_WINDOWS != last // _RECENT_WINDOWS:
             self._prune(place.window)
         return stretch
@@ -273,67 +259,112 @@ class SampleOrder:
     def _deal(self, place: Place, max_windows: int) -> Stretch | None:
         """Deal some windows; None if the stream ends before a whole window."""
         change = self.change_at(place.window)
-        parts = change.parts(place.window, [d for _, d in place.ended])
+        parts = change.parts(place.window, place.exhausted_domains())
         if not any(parts):
             return None
         due = _due(tuple(parts), self.layout.window_size)
-        later = bisect_right(self._change_windows, place.window)
-        if later < len(self._change_windows):
-            max_windows = min(max_windows, self._change_windows[later] - place.window)
-        if change.arrived(place.window) is None:
-            max_windows = 1
-        counts_KD, owed_KD = _deal_windows(place, due, max_windows)
+        windows = min(max_windows, self._windows_of_equal_shares(place.window))
+        counts_KD, owed_KD = _deal_windows(place, due, windows)
         if self._has_limits:
-            before_KD = np.concatenate([place.counts_D[None], counts_KD[:-1]])
-            is_over = (counts_KD > self._limits).any(axis=1)
-            full_KD = before_KD >= self._limits
-            is_over |= full_KD[:, due.drawn_from].any(axis=1)
-            max_windows = int(np.argmax(is_over)) if is_over.any() else max_windows
-            if not max_windows:
-                last = None if self.layout.stops else self._deal_to_limits(place)
-                return None if last is None else Stretch.single(place, last)
-        counts_KD = counts_KD[:max_windows]
-        return Stretch(place, counts_KD, owed_KD[:max_windows], counts_KD, place.ended)
+            windows = self._windows_within_limits(place.counts_D, counts_KD, due)
+            if not windows:
+                return self._deal_at_limits(place)
+        counts_KD = counts_KD[:windows]
+        return Stretch(
+            before=place,
+            counts_KD=counts_KD,
+            owed_KD=owed_KD[:windows],
+            had_KD=counts_KD,
+            exhausted=place.exhausted,
+        )
 
-    def _deal_to_limits(self, place: Place) -> Place | None:
+    def _windows_of_equal_shares(self, window: int) -> int:
+        """Return how many windows from `window` on have the same shares, or _MAX_STRETCH."""
+        if self.change_at(window).constant_shares(window) is None:
+            return 1
+        later = bisect_right(self._change_windows, window)
+        if later < len(self._change_windows):
+            return self._change_windows[later] - window
+        return _MAX_STRETCH
+
+    def _windows_within_limits(self, before_D: IntArray, counts_KD: IntArray, due: _Due) -> int:
+        """Return how many windows come before the first that needs more rows than a limit."""
+        before_KD = np.concatenate([before_D[None], counts_KD[:-1]])
+        is_full_KD = before_KD >= self._limits
+        is_over = (counts_KD > self._limits).any(axis=1)
+        is_over |= is_full_KD[:, due.drawn_from].any(axis=1)
+        return int(np.argmax(is_over)) if is_over.any() else len(counts_KD)
+
+    def _deal_at_limits(self, place: Place) -> Stretch | None:
         """Deal a window in which domains run out; their remaining debts go to the others."""
-        change, exhausted = self.change_at(place.window), [d for _, d in place.ended]
-        counts, owed = place.counts_D, place.owed_D.tolist()
-        remaining = np.maximum(self._limits - counts, 0).tolist()
-        parts = change.parts(place.window, exhausted)
+        if self.layout.stops:
+            return None
+        change = self.change_at(place.window)
+        owed = place.owed_D.tolist()
+        remaining = np.maximum(self._limits - place.counts_D, 0).tolist()
+        earlier = place.exhausted_domains()
+        parts = change.parts(place.window, earlier)
         last = {d: 0 for d, part in enumerate(parts) if part and not remaining[d]}
         while True:
-            size = self.layout.window_size - sum(last.values())
-            parts = change.parts(place.window, [*exhausted, *last])
-            rest = [0 if d in last else debt for d, debt in enumerate(owed)]
-            drawn = [last.get(d, 0) for d in range(len(owed))]
-            if any(parts):
-                more = spread(parts, (size << UNIT_BITS) + sum(owed[d] for d in last))
-                rest = [debt + due for debt, due in zip(rest, more, strict=True)]
-            elif size:
+            parts = change.parts(place.window, [*earlier, *last])
+            dealt = _deal_beside(last, parts, owed, self.layout.window_size)
+            if dealt is None:
                 return None
-            for _ in range(size if any(parts) else 0):  # each sample to the largest debt
-                d = max((d for d, part in enumerate(parts) if part), key=lambda d: (rest[d], -d))
-                drawn[d] += 1
-                rest[d] -= UNIT
+            drawn, debts = dealt
             over = [d for d, rows in enumerate(drawn) if d not in last and rows > remaining[d]]
             if not over:
                 break
             last |= {d: remaining[d] for d in over}
-        counts_D, owed_D = counts + np.array(drawn), int_array(rest)
-        exhausted_now = tuple((place.window, d) for d in sorted(last))
-        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.ended, *exhausted_now))
+        counts_D = place.counts_D + np.array(drawn)
+        exhausted = [Exhaustion(place.window, d) for d in sorted(last)]
+        after = Place(
+            window=place.window + 1,
+            counts_D=counts_D,
+            owed_D=int_array(debts),
+            had_D=counts_D,
+            exhausted=(*place.exhausted, *exhausted),
+        )
+        return Stretch.single(place, after)
 
-    def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
-        """Return the domain and ordinal of each sample, each window sorted by domain."""
-        first = stretches[0].before.counts_D[None]
-        counts_KD = np.concatenate([first, *(stretch.counts_KD for stretch in stretches)])
+    def _samples(self, stretches: list[Stretch]) -> Samples:
+        """Return the samples, each window sorted by domain."""
+        blocks = [stretches[0].before.counts_D[None]]
+        blocks += [stretch.counts_KD for stretch in stretches]
+        counts_KD = np.concatenate(blocks)
         drawn = np.diff(counts_KD, axis=0).ravel()
-        windows, domains = len(counts_KD) - 1, len(self.layout.names)
-        domain = np.repeat(np.tile(np.arange(domains), windows), drawn)
+        windows = len(counts_KD) - 1
+        domain_KD = np.tile(np.arange(len(self.layout.names)), windows)
+        domains = np.repeat(domain_KD, drawn)
         ahead = counts_KD[:-1].ravel() - (np.cumsum(drawn) - drawn)
-        ordinal = np.arange(len(domain)) + np.repeat(ahead, drawn)
-        return domain.reshape(windows, -1), ordinal.reshape(windows, -1)
+        ordinals = np.arange(len(domains)) + np.repeat(ahead, drawn)
+        return Samples(domains.reshape(windows, -1), ordinals.reshape(windows, -1))
+
+
+def _deal_beside(
+    last: Mapping[int, int], parts: Sequence[int], owed: Sequence[int], window_size: int
+) -> tuple[list[int], list[int]] | None:
+    """Deal a window to exhausted domains, their `last` samples, and to the others by `parts`.
+
+    Returns the samples drawn from each domain and the debts after the window; None if no other
+    domain can fill it.
+    """
+    size = window_size - sum(last.values())
+    sharing = [d for d, part in enumerate(parts) if part]
+    if size and not sharing:
+        return None
+    drawn = [last.get(d, 0) for d in range(len(owed))]
+    debts = list(owed)
+    for d in last:
+        debts[d] = 0
+    if not sharing:
+        return drawn, debts
+    more = spread(parts, (size << UNIT_BITS) + sum(owed[d] for d in last))
+    debts = [debt + due for debt, due in zip(debts, more, strict=True)]
+    for _ in range(size):
+        largest = max(sharing, key=debts.__getitem__)
+        drawn[largest] += 1
+        debts[largest] -= UNIT
+    return drawn, debts
 
 
 class _Due(NamedTuple):
@@ -366,25 +397,30 @@ def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntA
     """
     drawn_from = due.drawn_from
     is_small = np.abs(place.owed_D).max() < _MAX_INT64_DEBT * UNIT
-    kind: Any = np.int64 if is_small else object
-    owed, rest = place.owed_D[drawn_from].astype(kind), due.rest_D[drawn_from].astype(kind)
+    integer: Any = np.int64 if is_small else object
+    owed = place.owed_D[drawn_from].astype(integer)
+    rest = due.rest_D[drawn_from].astype(integer)
+    rest_twice = np.concatenate([rest, rest])
     # Shares until two samples of each domain are due, in finer units than UNIT.
     ahead = np.concatenate([UNIT - 1 - owed, 2 * UNIT - 1 - owed]) << _FINER_BITS
-    step, unit = np.concatenate([rest, rest]) << _FINER_BITS, UNIT << _FINER_BITS
-    pace = np.maximum(np.concatenate([rest, rest]), 1)
+    step = rest_twice << _FINER_BITS
+    unit = UNIT << _FINER_BITS
+    pace = np.maximum(rest_twice, 1)
     twin = np.roll(np.arange(2 * len(drawn_from)), len(drawn_from))
-    first_K, time, closed = np.empty((windows, due.missing), np.int64), pace.copy(), unit - 1
+    deadline = pace.copy()
+    first_K = np.empty((windows, due.missing), np.int64)
     for k in range(windows):
         ahead -= step
-        np.floor_divide(ahead, pace, out=time)
-        np.putmask(time, ahead >= closed, _NEVER)
-        first = time.argsort(kind="stable")[: due.missing]
+        np.floor_divide(ahead, pace, out=deadline)
+        np.putmask(deadline, ahead >= unit - 1, _NEVER)  # not open yet
+        first = deadline.argsort(kind="stable")[: due.missing]
         ahead[first] += unit
         ahead[twin[first]] += unit
         first_K[k] = first
-    domains, number = len(due.whole_D), np.arange(windows)[:, None]
-    places = drawn_from[first_K % len(drawn_from)] + number * domains
-    extra_KD = np.bincount(places.ravel(), minlength=windows * domains).reshape(windows, domains)
+    domains = len(due.whole_D)
+    window_K = np.arange(windows)[:, None]
+    cells = drawn_from[first_K % len(drawn_from)] + window_K * domains
+    extra_KD = np.bincount(cells.ravel(), minlength=windows * domains).reshape(windows, domains)
     counts_KD = place.counts_D + np.cumsum(extra_KD + due.whole_D, axis=0)
-    owed_KD = place.owed_D + (number + 1) * due.rest_D - np.cumsum(extra_KD, axis=0) * UNIT
+    owed_KD = place.owed_D + (window_K + 1) * due.rest_D - np.cumsum(extra_KD, axis=0) * UNIT
     return counts_KD, owed_KD

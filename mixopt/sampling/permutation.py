@@ -24,9 +24,9 @@ ROUNDS = 6
 
 _U = np.uint64
 _GOLDEN = _U(0x9E3779B97F4A7C15)
-_ODD = _U(0xFF51AFD7ED558CCD)
-_ODDER = _U(0xC4CEB9FE1A85EC53)
-_HALF = _U(32)
+_FIRST_FACTOR = _U(0xFF51AFD7ED558CCD)  # of MurmurHash3's finaliser
+_SECOND_FACTOR = _U(0xC4CEB9FE1A85EC53)  # of MurmurHash3's finaliser
+_HALF = _U(32)  # bits of a word
 
 
 def domain_key(seed: int, name: str) -> int:
@@ -38,9 +38,9 @@ def domain_key(seed: int, name: str) -> int:
 def scramble(words: Words) -> Words:
     """Hash 64-bit words, one to one (the finaliser of MurmurHash3)."""
     out = words ^ (words >> _U(33))
-    out *= _ODD
+    out *= _FIRST_FACTOR
     out ^= out >> _U(33)
-    out *= _ODDER
+    out *= _SECOND_FACTOR
     out ^= out >> _U(33)
     return out
 
@@ -50,18 +50,21 @@ class RowOrder:
 
     def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
         sizes = [max(size, 1) for size in sizes_D]
-        left = [math.isqrt(size - 1) + 1 if size > 1 else 1 for size in sizes]
+        left = [math.isqrt(size - 1) + 1 for size in sizes]
         right = [-(-size // side) for size, side in zip(sizes, left, strict=True)]
         self._sizes = np.array(sizes, np.uint64)
         self._keys = np.array(keys_D, np.uint64)
-        self._left, self._right = np.array(left, np.uint64), np.array(right, np.uint64)
+        self._left = np.array(left, np.uint64)
+        self._right = np.array(right, np.uint64)
 
     def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
         """Return the row of a domain's draw number `ordinal`, counted from 0."""
-        size, count = self._sizes[domain], ordinal.view(np.uint64)
+        size = self._sizes[domain]
+        count = ordinal.view(np.uint64)
         epoch = count // size
         key = scramble(self._keys[domain] + epoch * _GOLDEN)
-        left, right = self._left[domain], self._right[domain]
+        left = self._left[domain]
+        right = self._right[domain]
         out = _feistel(count - epoch * size, key, left, right)
         outside = np.flatnonzero(out >= size)
         while len(outside):
@@ -86,9 +89,9 @@ def _feistel(index: Words, key: Words, left: Words, right: Words) -> Words:
 def _add_hash(target: Words, source: Words, key: Words, side: Words) -> None:
     """Add a hash of `source` to `target`, modulo `side` < 2^32."""
     word = source ^ key
-    word *= _ODD
+    word *= _FIRST_FACTOR
     word ^= word >> _HALF
-    word *= _ODDER
+    word *= _SECOND_FACTOR
     word >>= _HALF
     word *= side
     word >>= _HALF

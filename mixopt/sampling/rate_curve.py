@@ -18,8 +18,8 @@ from mixopt.errors import SamplerError, did_you_mean
 RateCurveName = Literal["cosine", "constant", "linear", "wsd", "inverse_sqrt"]
 RateShape = Literal["linear", "cosine", "sqrt"]
 RATE_CURVES: tuple[RateCurveName, ...] = get_args(RateCurveName)
-WSD_DECAY = 0.2
-FLOOR = 0.1
+WSD_DECAY = 0.2  # fraction of the run
+FLOOR = 0.1  # fraction of the peak
 
 # Default length of the decay, as a fraction of the run; None: all steps after the warm-up.
 _DECAY: Mapping[RateCurveName, float | None] = {"cosine": None, "linear": None, "wsd": WSD_DECAY}
@@ -77,7 +77,8 @@ class RateCurve:
 
     def check_lengths(self) -> None:
         """Check that warm-up and decay fit into the run."""
-        warmup, decay = (_length(part, self.steps) for part in (self.warmup, self._decay or 0))
+        warmup = _length(self.warmup, self.steps)
+        decay = _length(self._decay or 0, self.steps)
         if decay and warmup + decay > self.steps:
             raise SamplerError(
                 f"lr_decay: {decay:,g} steps of decay after {warmup:,g} of warm-up are more than"
@@ -103,8 +104,14 @@ class RateCurve:
         end = min(level, self.floor)
         if step >= self.steps:
             return end
-        shape = self.lr_decay_shape or ("cosine" if self.schedule == "cosine" else "linear")
-        return end + (level - end) * _SHAPES[shape]((step - turn) / (self.steps - turn))
+        finished = (step - turn) / (self.steps - turn)
+        return end + (level - end) * _SHAPES[self._shape](finished)
+
+    @property
+    def _shape(self) -> RateShape:
+        if self.lr_decay_shape is not None:
+            return self.lr_decay_shape
+        return "cosine" if self.schedule == "cosine" else "linear"
 
     @property
     def _has_decay(self) -> bool:

@@ -11,22 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import (
-    UNIT,
-    OrderLayout,
-    Place,
-    SampleOrder,
-    ShareChange,
-    Shares,
-    Unit,
-    spread,
-    whole_shares,
+from mixopt.sampling.batch_reader import BatchReader
+from mixopt.sampling.order import OrderLayout, Place, SampleOrder, Unit
+from mixopt.sampling.ranks import (
+    data_parallel_rank,
+    deal_to_rank,
+    refuse_second_split,
+    samples_per_rank,
 )
-from mixopt.sampling.ranks import refuse_second_split, this_part
 from mixopt.sampling.sampler_input import (
     Lengths,
     Policy,
@@ -36,7 +30,6 @@ from mixopt.sampling.sampler_input import (
     at_least,
     mixture_over,
     named_sizes,
-    rank_batch,
     read_state,
     rows_allowed,
     sample_lengths,
@@ -44,10 +37,9 @@ from mixopt.sampling.sampler_input import (
     write_state,
 )
 from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.shares import UNIT, ShareChange, Shares, insert_change, spread, whole_shares
 from mixopt.sampling.token_order import TokenOrder
 from mixopt.system import IntArray, PlainDict, PlainMapping
-
-_BLOCK = 1 << 14  # samples laid out at once
 
 
 @dataclass(frozen=True)
@@ -90,8 +82,6 @@ class MixtureSampler:
     """
 
     order: SampleOrder
-    _block: tuple[SampleOrder, int, IntArray]  # the order, the first batch, rows of its batches
-    _ahead: int  # windows to lay out next
 
     def __init__(
         self,
@@ -141,16 +131,19 @@ class MixtureSampler:
             MixtureError: Weights that are not a mixture of these domains.
         """
         rows_by_domain = named_sizes(sizes)
+        entries: Sequence[Scheduled]
         if isinstance(schedule, Schedule):
-            arguments = (weights, batch_size, batches)
-            entries, batch_size, batches = _schedule_arguments(schedule, *arguments)
+            _check_beside_schedule(schedule, weights, batch_size, batches)
+            entries = schedule.entries
+            batch_size = schedule.batch
+            batches = schedule.steps
         elif weights is None or batch_size is None:
             missing = "weights" if weights is None else "batch_size"
             raise SamplerError(f"a sampler needs {missing}, or schedule=Schedule(...)")
         else:
             entries = [(0, weights), *schedule]
-        self.rank, self.world_size = this_part(rank, world_size, mesh)
-        self.rank_batch = rank_batch(batch_size, self.world_size)
+        self.rank, self.world_size = data_parallel_rank(rank, world_size, mesh)
+        self.rank_batch = samples_per_rank(batch_size, self.world_size)
         self.batch_size = int(batch_size)
         self.batches = None if batches is None else at_least(1, "batches", batches)
         layout = OrderLayout(
@@ -166,20 +159,25 @@ class MixtureSampler:
         self._mixtures: dict[Shares, Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
-        for batch, first, end, last in scheduled_mixtures(entries, rows_by_domain):
-            change = ShareChange(batch, self._shares(first), end, self._shares(last))
-            changes = _insert_change(changes, change)
-        kind = SampleOrder if unit == "samples" else TokenOrder
-        self._reset(kind(layout, changes, layout.start()), 0)
+        for entry in scheduled_mixtures(entries, rows_by_domain):
+            change = ShareChange(
+                window=entry.batch,
+                shares=self._shares(entry.mixture),
+                end_window=entry.end_batch,
+                end_shares=self._shares(entry.end_mixture),
+            )
+            changes = insert_change(changes, change)
+        order_class = SampleOrder if unit == "samples" else TokenOrder
+        self._reset(order_class(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        last, first = self.pass_end, self.rank * self.rank_batch
-        while last is None or self._batch < last:
-            rows = self.batch_rows(self._batch)
-            if not len(rows):
+        end = self.pass_end
+        while end is None or self._batch < end:
+            rows_KB = self.batch_rows(self._batch)
+            if not len(rows_KB):
                 return
             self.received(self._batch + 1)
-            yield rows[0, first : first + self.rank_batch].tolist()
+            yield deal_to_rank(rows_KB, self.rank, self.world_size)[0].tolist()
 
     def batch_rows(self, batch: int, most: int = 1) -> IntArray:
         """Return the rows of consecutive batches over all ranks, under the current weights.
@@ -195,18 +193,7 @@ class MixtureSampler:
         Returns:
             Shape (batches, B), at least one batch; none at the end of the stream.
         """
-        order, (cached, first, block) = self.order, self._block  # read once: loader threads call
-        if order is not cached or not first <= batch < first + len(block):
-            size, layout = self.batch_size, order.layout
-            window, begin = divmod(batch * size, layout.window_size)
-            ahead = self._ahead if order is cached else 1
-            needed = -(-(begin + size) // layout.window_size)
-            rows = order.rows(window, max(needed, ahead)).ravel()[begin:]
-            block = rows[: len(rows) // size * size].reshape(-1, size)
-            self._block, first = (order, batch, block), batch
-            limit = max(_BLOCK, 64 * len(layout.sizes)) // layout.window_size
-            self._ahead = min(ahead * 4, max(limit, 1))
-        return block[batch - first : batch - first + most]
+        return self._reader.rows(self.order, batch, most)
 
     def __len__(self) -> int:
         if self.batches is not None:
@@ -256,27 +243,33 @@ class MixtureSampler:
     @property
     def log(self) -> list[LogEntry]:
         """Past and scheduled weights, and the domains that have run out."""
-        entries = []
+        entries: list[LogEntry] = []
         for k, change in enumerate(self.order.changes):
-            batch, end = self._batch_of(change.window), self._batch_of(change.end_window)
-            reason, mixture = "set" if k else "start", self._mixture(change.shares)
-            last = self._mixture(change.end_shares) if end > batch else None
-            entries.append(LogEntry(batch, mixture, reason, end if last else None, last))
+            entries.append(self._change_entry(change, "set" if k else "start"))
         exhausted: list[int] = []
-        for window, domain in self._place().ended:
+        for window, domain in self._place().exhausted:
             exhausted.append(domain)
             parts = self.order.change_at(window).parts(window, exhausted)
-            rest = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
-            entries.append(
-                LogEntry(self._batch_of(window), rest, f"exhausted: {self.domains[domain]}")
-            )
+            mixture = entries[-1].mixture
+            if any(parts):
+                mixture = self._mixture(tuple(spread(parts, UNIT)))
+            reason = f"exhausted: {self.domains[domain]}"
+            entries.append(LogEntry(self._batch_of(window), mixture, reason))
         return sorted(entries, key=lambda entry: entry.batch)
+
+    def _change_entry(self, change: ShareChange, reason: str) -> LogEntry:
+        batch = self._batch_of(change.window)
+        end_batch = self._batch_of(change.end_window)
+        mixture = self._mixture(change.shares)
+        if end_batch <= batch:
+            return LogEntry(batch, mixture, reason)
+        return LogEntry(batch, mixture, reason, end_batch, self._mixture(change.end_shares))
 
     def mixture_at(self, batch: int) -> Mixture:
         """Return the mixture set for a batch, in shares of tokens; on a ramp, at mid-batch."""
         window = self._window_of(batch)
         change = self.order.change_at(window)
-        shares = change.arrived(window) or tuple(spread(change.parts(window), UNIT))
+        shares = change.constant_shares(window) or tuple(spread(change.parts(window), UNIT))
         return self._mixture(shares)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
@@ -296,7 +289,7 @@ class MixtureSampler:
         mixture = mixture_over(weights, self.sizes)
         batch = self._change_batch(batch)
         change = ShareChange.at(self._window_of(batch), self._shares(mixture))
-        self.order = self.order.changed(_insert_change(self.order.changes, change), change.window)
+        self.order = self.order.changed(insert_change(self.order.changes, change), change.window)
         return batch
 
     def accumulate(self, batches: int) -> None:
@@ -317,7 +310,8 @@ class MixtureSampler:
                 " step: the last step of each pass would be cut short; give"
                 f" batches={self.batches + -self.batches % batches}"
             )
-        self._accumulation, self._begin = batches, self._batch
+        self._accumulation = batches
+        self._begin = self._batch
 
     def counts(self, batch: int | None = None) -> dict[str, int]:
         """Count the samples of each domain before a batch (None: the next), over all ranks.
@@ -371,8 +365,8 @@ class MixtureSampler:
         self._reset(order, position // self.batch_size)
 
     def _reset(self, order: SampleOrder, batch: int) -> None:
-        self.order, self._ahead = order, 1
-        self._block = order, batch, np.empty((0, self.batch_size), np.int64)
+        self.order = order
+        self._reader = BatchReader(order, self.batch_size)
         self._begin = batch
         self.received(batch)
 
@@ -410,14 +404,15 @@ class MixtureSampler:
 
     def _aligned(self, batch: int) -> int:
         """Return the first batch >= `batch` that begins an optimizer step and a window."""
-        window, steps = self.order.layout.window_size, self._accumulation
-        first = batch + (self._begin - batch) % steps
-        for candidate in range(first, first + steps * window, steps):
-            if candidate * self.batch_size % window == 0:
+        window_size = self.order.layout.window_size
+        step = self._accumulation
+        first = batch + (self._begin - batch) % step
+        for candidate in range(first, first + step * window_size, step):
+            if candidate * self.batch_size % window_size == 0:
                 return candidate
         raise SamplerError(
-            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a"
-            f" window of {window} samples; resume from a state that was saved after a step"
+            f"optimizer steps of {step} batches from batch {self._begin} on never begin with a"
+            f" window of {window_size} samples; resume from a state that was saved after a step"
         )
 
     def _shares(self, mixture: Mixture) -> Shares:
@@ -431,22 +426,17 @@ class MixtureSampler:
         return self._mixtures.get(shares) or Mixture.from_array(self.domains, weights)
 
 
-def _schedule_arguments(
+def _check_beside_schedule(
     schedule: Schedule, weights: Weights | None, batch_size: int | None, batches: int | None
-) -> tuple[Sequence[Scheduled], int, int]:
-    """Return the entries of a schedule, its batch size and its number of batches."""
+) -> None:
+    """Check the arguments that a Schedule contains: not given, or equal."""
     if weights is not None:
         fault = "a Schedule contains the weights: leave out weights, or pass schedule= a list"
         raise SamplerError(fault)
-    pairs = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
-    for name, (value, expected) in pairs.items():
-        if value not in {None, expected}:
-            fault = f"{name} {value} differs from the schedule's {expected}; leave it out"
-            raise SamplerError(fault)
-    return schedule.entries, schedule.batch, schedule.steps
+    _check_equal("batch_size", batch_size, schedule.batch)
+    _check_equal("batches", batches, schedule.steps)
 
 
-def _insert_change(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
-    """Return sorted changes with `change` added; it replaces a change of the same window."""
-    remaining = [earlier for earlier in changes if earlier.window != change.window]
-    return sorted([*remaining, change], key=lambda entry: entry.window)
+def _check_equal(name: str, value: int | None, scheduled: int) -> None:
+    if value is not None and value != scheduled:
+        raise SamplerError(f"{name} {value} differs from the schedule's {scheduled}; leave it out")

@@ -7,15 +7,16 @@ Shapes: D domains.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange, Shares, Unit
+from mixopt.sampling.order import Exhaustion, OrderLayout, Place, SampleOrder, Unit
+from mixopt.sampling.shares import UNIT, ShareChange, Shares
 from mixopt.system import IntArray, PlainDict, PlainMapping, StateFields, int_array, shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
@@ -25,16 +26,27 @@ Scheduled = tuple[int, Weights] | tuple[int, Weights, int, Weights]
 Policy = Literal["redistribute", "stop"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 UNITS: tuple[Unit, ...] = get_args(Unit)
+FORMAT = "mixopt-sampler/5"
 MAX_DOMAINS = 1 << 13
 MAX_ROWS = 1 << 53  # rows of a domain, draws from it, and positions
-MAX_BATCH = 1 << 24
+MAX_BATCH = 1 << 24  # samples
 MAX_LENGTH = 1 << 40  # tokens of a sample
+_MAX_HAD = 1 << 62  # samples or tokens drawn from a domain
+_MAX_OWED = UNIT << 10  # samples of one domain; an order never owes more than a few
+_MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
+_MAX_DIFFERENCES = 8  # in a message
+_MAX_PAST_CHANGES = 64  # in a state
+# Settings of each domain, and their names in messages.
+_LIMITS_LABEL = "rows allowed by max_epochs"
+_DOMAIN_LABELS = {"sizes": "rows", "limits": _LIMITS_LABEL, "lengths": "sum of lengths"}
 
 
 def named_sizes(sizes: Sizes) -> dict[str, int]:
     """Return rows by domain; domains without names are named by number."""
-    pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
-    rows_by_domain = {str(name): at_least(0, f"domain {str(name)!r}", rows) for name, rows in pairs}
+    rows_by_domain: dict[str, int] = {}
+    for key, rows in sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes):
+        name = str(key)
+        rows_by_domain[name] = at_least(0, f"domain {name!r}", rows)
     if not 0 < len(rows_by_domain) <= MAX_DOMAINS:
         raise SamplerError(f"{len(rows_by_domain)} domains; a sampler takes 1 to {MAX_DOMAINS}")
     return rows_by_domain
@@ -42,21 +54,27 @@ def named_sizes(sizes: Sizes) -> dict[str, int]:
 
 def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
     """Return weights as a mixture in the order of `sizes`."""
-    domains, values = tuple(sizes), weights
-    for name in values if isinstance(values, Mapping) else ():
-        if name not in sizes:
-            raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
-    if len(values) and not any(values.values() if isinstance(values, Mapping) else values):
-        raise MixtureError("all weights are 0; at least one domain needs a weight")
-    if not isinstance(values, Mapping):
-        values = Mixture.from_array(domains, [float(weight) for weight in values])
-    mixture = values if isinstance(values, Mixture) else Mixture(values)
+    domains = tuple(sizes)
+    if isinstance(weights, Mapping):
+        for name in weights:
+            if name not in sizes:
+                raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
+        _check_not_all_zero(weights.values())
+        mixture = weights if isinstance(weights, Mixture) else Mixture(weights)
+    else:
+        _check_not_all_zero(weights)
+        mixture = Mixture.from_array(domains, [float(weight) for weight in weights])
     if mixture.domains != domains:
         mixture = mixture.over(domains)
     for name, weight in mixture.items():
         if weight > 0 and sizes[name] == 0:
             raise MixtureError(f"domain {name!r} has weight {weight:.4g} and no rows; set it to 0")
     return mixture
+
+
+def _check_not_all_zero(weights: Collection[float] | NDArray[np.floating]) -> None:
+    if len(weights) and not any(weights):
+        raise MixtureError("all weights are 0; at least one domain needs a weight")
 
 
 def rows_allowed(
@@ -74,21 +92,12 @@ def rows_allowed(
     for name, epoch_limit in epochs.items():
         if not epoch_limit > 0:
             raise SamplerError(f"max_epochs: domain {name!r}: {epoch_limit} is not > 0")
-    limits = [epochs.get(name, math.inf) * max(rows, 1) for name, rows in sizes.items()]
-    return tuple(None if math.isinf(limit) else min(int(limit), MAX_ROWS) for limit in limits)
+    return tuple(_row_limit(epochs.get(name, math.inf), rows) for name, rows in sizes.items())
 
 
-def rank_batch(batch_size: int, world_size: int) -> int:
-    """Return the samples of one rank in a global batch."""
-    batch_size = at_least(1, "batch_size", batch_size, MAX_BATCH)
-    if batch_size % world_size:
-        down = batch_size - batch_size % world_size
-        near = f"{down} or {down + world_size}" if down else str(world_size)
-        raise SamplerError(
-            f"batch_size {batch_size} is the global batch: {world_size} ranks do not divide it;"
-            f" use {near}"
-        )
-    return batch_size // world_size
+def _row_limit(epochs: float, rows: int) -> int | None:
+    limit = epochs * max(rows, 1)
+    return None if math.isinf(limit) else min(int(limit), MAX_ROWS)
 
 
 def sample_lengths(
@@ -114,22 +123,32 @@ def sample_lengths(
     return tuple(_lengths(name, by_domain.get(name, 1), rows) for name, rows in sizes.items())
 
 
+class ScheduledMixture(NamedTuple):
+    """A checked entry of a schedule; a constant mixture ends with the batch where it begins."""
+
+    batch: int
+    mixture: Mixture
+    end_batch: int
+    end_mixture: Mixture
+
+
 def scheduled_mixtures(
     entries: Sequence[Scheduled], sizes: Mapping[str, int]
-) -> Iterator[tuple[int, Mixture, int, Mixture]]:
-    """Yield the first weights and the checked schedule; constant weights end where they begin."""
+) -> Iterator[ScheduledMixture]:
+    """Yield the first weights and the schedule, checked."""
     for k, entry in enumerate(entries, start=-1):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
             raise SamplerError(
                 f"schedule.{k}: {shown_value(entry)} is neither (batch, weights) nor (batch,"
                 " weights, end_batch, end_weights)"
             )
-        batch, first = at_least(0, "schedule: batch", entry[0]), mixture_over(entry[1], sizes)
+        batch = at_least(0, "schedule: batch", entry[0])
+        mixture = mixture_over(entry[1], sizes)
         if len(entry) == 2:
-            yield batch, first, batch, first
+            yield ScheduledMixture(batch, mixture, batch, mixture)
         else:
-            end = at_least(batch + 1, "schedule: end_batch", entry[2])
-            yield batch, first, end, mixture_over(entry[3], sizes)
+            end_batch = at_least(batch + 1, "schedule: end_batch", entry[2])
+            yield ScheduledMixture(batch, mixture, end_batch, mixture_over(entry[3], sizes))
 
 
 def at_least(minimum: int, name: str, value: Any, maximum: int = MAX_ROWS) -> int:
@@ -148,7 +167,8 @@ def _check_keys(field: str, names: Iterable[str], sizes: Mapping[str, int]) -> N
 
 
 def _lengths(name: str, value: Any, rows: int) -> int | IntArray:
-    where, array = f"lengths: domain {name!r}", np.asarray(value)
+    where = f"lengths: domain {name!r}"
+    array = np.asarray(value)
     if not array.ndim:
         return at_least(min(rows, 1), where, value, MAX_LENGTH)
     if array.shape != (rows,):
@@ -165,21 +185,16 @@ def _lengths(name: str, value: Any, rows: int) -> int | IntArray:
     return array
 
 
-FORMAT = "mixopt-sampler/5"
-_MAX_OWED = UNIT << 10  # samples of one domain; an order never owes more than a few
-_MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
-_MAX_DIFFERENCES = 8  # in a message
-_MAX_PAST_CHANGES = 64  # in a state
-# Settings of each domain, and their names in messages.
-_OF_DOMAINS = {"sizes": "rows", "limits": "rows allowed by max_epochs", "lengths": "sum of lengths"}
-
-
 def write_state(order: SampleOrder, place: Place, position: int) -> PlainDict:
     """Return the JSON state at a sample of the window that begins at `place`."""
-    layout, size = order.layout, order.layout.window_size
+    layout = order.layout
+    size = layout.window_size
     past = [change for change in order.changes if change.window <= place.window]
     coming = [change for change in order.changes if change.window > place.window]
-    exhausted = {d: window * size for window, d in place.ended}
+    changes = past[-_MAX_PAST_CHANGES:] + coming
+    exhausted = [-1] * len(layout.names)
+    for window, domain in place.exhausted:
+        exhausted[domain] = window * size
     return {
         "format": FORMAT,
         "position": position,
@@ -188,8 +203,8 @@ def write_state(order: SampleOrder, place: Place, position: int) -> PlainDict:
         "counts": place.counts_D.tolist(),
         "owed": place.owed_D.tolist(),
         "had": place.had_D.tolist(),
-        "exhausted": [exhausted.get(d, -1) for d in range(len(layout.names))],
-        "changes": [_to_json(change, size) for change in [*past[-_MAX_PAST_CHANGES:], *coming]],
+        "exhausted": exhausted,
+        "changes": [_to_json(change, size) for change in changes],
     }
 
 
@@ -221,70 +236,86 @@ def _common(layout: OrderLayout) -> PlainDict:
 
 def _check_common(fields: StateFields, common: PlainMapping) -> None:
     """Check that a state belongs to this stream; name all differences, by domain if possible."""
-    domains, known = fields.texts("domains"), common["domains"]
-    recorded = {
-        name: fields.listed(name, len(domains)) if name in _OF_DOMAINS else fields.get(name)
-        for name in common
-    }
-    theirs, ours = _named(recorded), _named(common)
-    differing = [f"it has {shown_value(n)}, which is not here" for n in domains if n not in known]
-    differing += [f"it does not have {name!r}" for name in known if name not in domains]
-    differing += [
-        f"{label}: {_shown(label, theirs)}, here {_shown(label, ours)}"
-        for label in ours
-        if label in theirs and theirs[label] != ours[label]
-    ]
-    if not differing and domains != known:
-        differing = ["its domains have another order"]
-    if differing:
-        listed = "; ".join(differing[:_MAX_DIFFERENCES])
-        hidden = len(differing) - _MAX_DIFFERENCES
+    domains = fields.texts("domains")
+    expected_domains = common["domains"]
+    recorded: PlainDict = {}
+    for name in common:
+        if name in _DOMAIN_LABELS:
+            recorded[name] = fields.listed(name, len(domains))
+        else:
+            recorded[name] = fields.get(name)
+    added = [name for name in domains if name not in expected_domains]
+    missing = [name for name in expected_domains if name not in domains]
+    differences = [f"it has {shown_value(name)}, which is not here" for name in added]
+    differences += [f"it does not have {name!r}" for name in missing]
+    differences += _setting_differences(_by_label(recorded), _by_label(common))
+    if not differences and domains != expected_domains:
+        differences = ["its domains have another order"]
+    if differences:
+        listed = "; ".join(differences[:_MAX_DIFFERENCES])
+        hidden = len(differences) - _MAX_DIFFERENCES
         more = f"; {hidden} more" if hidden > 0 else ""
         raise SamplerError(f"the sampler's state belongs to another stream: {listed}{more}")
 
 
-def _named(settings: PlainMapping) -> PlainDict:
+def _by_label(settings: PlainMapping) -> PlainDict:
     """Return settings by their names in messages."""
-    named = {"unit": settings["unit"], "seed": settings["seed"]}
-    named["exhausted='stop'"] = settings["stops"]
-    for name, label in _OF_DOMAINS.items():
+    by_label = {"unit": settings["unit"], "seed": settings["seed"]}
+    by_label["exhausted='stop'"] = settings["stops"]
+    for name, label in _DOMAIN_LABELS.items():
         for domain, value in zip(settings["domains"], settings[name], strict=True):
-            named[f"{label} of {domain!r}"] = value
-    return named
+            by_label[f"{label} of {domain!r}"] = value
+    return by_label
 
 
-def _shown(label: str, named: PlainMapping) -> str:
-    is_endless = named[label] == -1 and label.startswith(_OF_DOMAINS["limits"])
-    return "no limit" if is_endless else shown_value(named[label])
+def _setting_differences(recorded: PlainMapping, expected: PlainMapping) -> list[str]:
+    differences: list[str] = []
+    for label, value in expected.items():
+        if label in recorded and recorded[label] != value:
+            shown = _shown_setting(label, recorded[label])
+            differences.append(f"{label}: {shown}, here {_shown_setting(label, value)}")
+    return differences
+
+
+def _shown_setting(label: str, value: Any) -> str:
+    is_endless = value == -1 and label.startswith(_LIMITS_LABEL)
+    return "no limit" if is_endless else shown_value(value)
 
 
 def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
-    domains, size, in_samples = len(layout.names), layout.window_size, layout.unit == "samples"
+    domains = len(layout.names)
     counts = state.wholes("counts", domains, 0, MAX_ROWS)
     if sum(counts) > position:
         state.refuse("counts", f"more than the {position} samples before it")
-    max_debt = _MAX_OWED if in_samples else _MAX_TOKENS_OWED
+    max_debt = _MAX_OWED if layout.unit == "samples" else _MAX_TOKENS_OWED
     owed = state.wholes("owed", domains, -max_debt, max_debt)
-    had = state.wholes("had", domains, 0, 1 << 62)
-    exhausted = enumerate(state.wholes("exhausted", domains, -1, position))
+    had = state.wholes("had", domains, 0, _MAX_HAD)
+    exhausted: list[Exhaustion] = []
+    for d, end_position in enumerate(state.wholes("exhausted", domains, -1, position)):
+        if end_position >= 0:
+            exhausted.append(Exhaustion(end_position // layout.window_size, d))
     return Place(
-        position // size,
-        int_array(counts),
-        np.array(owed, np.int64 if in_samples else object),
-        int_array(had),
-        tuple(sorted((at // size, d) for d, at in exhausted if at >= 0)),
+        window=position // layout.window_size,
+        counts_D=int_array(counts),
+        owed_D=np.array(owed, layout.debt_type),
+        had_D=int_array(had),
+        exhausted=tuple(sorted(exhausted)),
     )
 
 
 def _changes(state: StateFields, layout: OrderLayout, position: int) -> list[ShareChange]:
     """Return the changes of a state, in order; the first is not after the state's position."""
-    changes, at = list[ShareChange](), -1
+    size = layout.window_size
+    changes: list[ShareChange] = []
+    start = -1
     for part in state.parts("changes"):
-        at, window = _window(part, "position", at, MAX_ROWS if changes else position, layout)
-        change = ShareChange.at(window, _shares(part, "shares", layout))
+        last = MAX_ROWS if changes else position
+        start = _window_start(part, "position", start + 1, last, size)
+        change = ShareChange.at(start // size, _shares(part, "shares", layout))
         if "end_position" in part.content:
-            _, end = _window(part, "end_position", at, MAX_ROWS, layout)
-            change = change._replace(end_window=end, end_shares=_shares(part, "end_shares", layout))
+            end = _window_start(part, "end_position", start + 1, MAX_ROWS, size)
+            end_shares = _shares(part, "end_shares", layout)
+            change = change._replace(end_window=end // size, end_shares=end_shares)
         changes.append(change)
     if not changes:
         state.refuse("changes", "without a mixture")
@@ -292,21 +323,19 @@ def _changes(state: StateFields, layout: OrderLayout, position: int) -> list[Sha
 
 
 def _shares(part: StateFields, name: str, layout: OrderLayout) -> Shares:
-    shares, sizes = part.wholes(name, len(layout.sizes), 0, UNIT), layout.sizes
-    is_drawn = all(rows or not share for share, rows in zip(shares, sizes, strict=True))
+    shares = part.wholes(name, len(layout.sizes), 0, UNIT)
+    is_drawn = all(rows or not share for share, rows in zip(shares, layout.sizes, strict=True))
     if sum(shares) != UNIT or not is_drawn:
         part.refuse(name, f"not a mixture of domains with rows, in parts of {UNIT}")
     return tuple(shares)
 
 
-def _window(
-    part: StateFields, name: str, after: int, last: int, layout: OrderLayout
-) -> tuple[int, int]:
-    """Return a position > `after`, and the window that begins there."""
-    position = part.whole(name, after + 1, last)
-    if position % layout.window_size:
-        part.refuse(name, f"in the middle of a window of {layout.window_size}")
-    return position, position // layout.window_size
+def _window_start(part: StateFields, name: str, first: int, last: int, window_size: int) -> int:
+    """Return a position from `first` to `last` at which a window begins."""
+    position = part.whole(name, first, last)
+    if position % window_size:
+        part.refuse(name, f"in the middle of a window of {window_size}")
+    return position
 
 
 def _to_json(change: ShareChange, size: int) -> PlainDict:

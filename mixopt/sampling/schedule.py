@@ -52,11 +52,9 @@ FORMAT = "mixopt-schedule/1"
 STAGE_FIELDS = ("name", "tokens", "steps", "mixture", "to")
 _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
 _HEADER = "# Mixtures by stage; docs/schedules.md lists the fields.\n"
-
-
 MAX_TOKENS = 10**18
-_ROUNDING = 1e-6  # of weights in files
 MAX_LENGTH = 1 << 31  # tokens of a sequence
+_ROUNDING = 1e-6  # of weights in files
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
 
@@ -90,8 +88,14 @@ class Stage:
 
     def to_json(self) -> PlainDict:
         """Return the stage as plain values, without fields that are None."""
-        values = ((name, getattr(self, name)) for name in STAGE_FIELDS)
-        return {n: dict(v) if n in {"mixture", "to"} else v for n, v in values if v is not None}
+        content: PlainDict = {}
+        for name in STAGE_FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, Mixture):
+                value = dict(value)
+            if value is not None:
+                content[name] = value
+        return content
 
 
 @dataclass(frozen=True)
@@ -270,10 +274,10 @@ class Schedule:
 
     def _tokens_by_domain(self, lengths: Sequence[int]) -> dict[str, float]:
         pairs = list(zip(lengths, self.stages, strict=True))
-        return {
-            name: math.fsum(n * (a.mixture[name] + (a.to or a.mixture)[name]) / 2 for n, a in pairs)
-            for name in self.domains
-        }
+        tokens: dict[str, float] = {}
+        for name in self.domains:
+            tokens[name] = math.fsum(_drawn(stage, name, length) for length, stage in pairs)
+        return tokens
 
     def check_epochs(self, inventory: Mapping[str, int]) -> None:
         """Check that no domain exceeds `max_epochs` over all stages.
@@ -285,7 +289,8 @@ class Schedule:
             SamplerError: Too many epochs, with the largest valid share; a domain without tokens.
         """
         requested = self._tokens_by_domain([self._requested(stage) for stage in self.stages])
-        total, max_epochs = self.tokens, self.max_epochs
+        total = self.tokens
+        max_epochs = self.max_epochs
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)
             # Rounding up to whole batches is ours, not an error of the mixture.
@@ -313,6 +318,12 @@ class Schedule:
         return (stage.steps or 0) * self.step_tokens
 
 
+def _drawn(stage: Stage, domain: str, tokens: int) -> float:
+    """Return how many of a stage's `tokens` are of a domain."""
+    end = stage.to or stage.mixture
+    return tokens * (stage.mixture[domain] + end[domain]) / 2
+
+
 def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:
     if (stage.tokens is None) == (stage.steps is None):
         fault = "tokens and steps are both given" if stage.steps is not None else "has no length"
@@ -321,12 +332,16 @@ def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> N
     _check_whole((*place, unit), getattr(stage, unit), MAX_TOKENS)
     if not isinstance(stage.name, str | None):
         raise ScheduleFieldError((*place, "name"), f"{shown_value(stage.name)} is not text")
-    for name, mixture in (("mixture", stage.mixture), ("to", stage.to)):
-        try:
-            if mixture is not None:
-                mixture.over(domains)
-        except MixtureError as error:
-            raise ScheduleFieldError((*place, name), str(error)) from None
+    _check_domains((*place, "mixture"), stage.mixture, domains)
+    if stage.to is not None:
+        _check_domains((*place, "to"), stage.to, domains)
+
+
+def _check_domains(place: FieldPlace, mixture: Mixture, domains: tuple[str, ...]) -> None:
+    try:
+        mixture.over(domains)
+    except MixtureError as error:
+        raise ScheduleFieldError(place, str(error)) from None
 
 
 def _check_whole(place: FieldPlace, value: Any, maximum: int, minimum: int = 1) -> None:
@@ -340,15 +355,19 @@ class ScheduleFieldError(SamplerError):
 
     def __init__(self, place: FieldPlace, message: str) -> None:
         super().__init__(f"schedule: {dotted(place)}: {message}")
-        self.place, self.message = place, message
+        self.place = place
+        self.message = message
 
     def of_file(self, where: str, lines: Mapping[FieldPlace, int]) -> SamplerError:
-        """Return the error with file and line."""
-        place = self.place
-        parents = (place[:n] for n in range(len(place), 0, -1))
-        line = next((lines[parent] for parent in parents if parent in lines), None)
-        where = where if line is None else f"{where}:{line}"
-        return SamplerError(": ".join([where, *([dotted(place)] if place else []), self.message]))
+        """Return the error with file and line: that of the field, or of the nearest around it."""
+        for length in range(len(self.place), 0, -1):
+            around = self.place[:length]
+            if around in lines:
+                where = f"{where}:{lines[around]}"
+                break
+        if self.place:
+            where = f"{where}: {dotted(self.place)}"
+        return SamplerError(f"{where}: {self.message}")
 
 
 def _values(content: object, folder: Path) -> PlainDict:
@@ -363,16 +382,22 @@ def _values(content: object, folder: Path) -> PlainDict:
     stages: list[Stage] = []
     for k, entry in enumerate(listed):
         values = _mapping(entry, ("stages", k), STAGE_FIELDS)
-        mixture, end = (
-            _mixture(values.get(name), ("stages", k, name), folder) for name in ("mixture", "to")
-        )
+        mixture = _mixture(values.get("mixture"), ("stages", k, "mixture"), folder)
+        end = _mixture(values.get("to"), ("stages", k, "to"), folder)
         if mixture is None and stages:
             mixture = stages[-1].to or stages[-1].mixture
         if mixture is None:
             fault = "is missing; the first stage has one"
             raise ScheduleFieldError(("stages", k, "mixture"), fault)
-        tokens, steps = (_number(values.get(name)) for name in ("tokens", "steps"))
-        stages.append(Stage(mixture, tokens, steps, end, values.get("name")))
+        stages.append(
+            Stage(
+                mixture=mixture,
+                tokens=_number(values.get("tokens")),
+                steps=_number(values.get("steps")),
+                to=end,
+                name=values.get("name"),
+            )
+        )
     for name in ("batch", "sequence_length"):
         if name not in fields:
             raise ScheduleFieldError((name,), "is missing")
@@ -390,8 +415,9 @@ def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None
     if content is None:
         return None
     fields = _mapping(content, place, None)
+    file = _file(fields)
     try:
-        if (file := _file(fields)) is not None:
+        if file is not None:
             place = (*place, "file")
             return Mixture.from_file(folder / file)
         return Mixture({name: _number(value) for name, value in fields.items()})
@@ -405,7 +431,8 @@ def _inventory(content: object, domains: Collection[str], folder: Path) -> Plain
         return None
     place: FieldPlace = ("inventory",)
     fields = _mapping(content, place, None)
-    if (file := _file(fields)) is not None:
+    file = _file(fields)
+    if file is not None:
         place = (*place, "file")
         sizes = _mapping(read_yaml(folder / file, error=SamplerError), place, None)
         fields = {name: size for name, size in sizes.items() if name in domains}

@@ -8,21 +8,22 @@ Shapes: D domains.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 import numpy as np
 
-from mixopt.sampling.order import (
-    UNIT,
-    OrderLayout,
-    Place,
-    SampleOrder,
-    ShareChange,
-    Stretch,
-    spread,
-)
-from mixopt.system import IntArray, int_array
+from mixopt.sampling.order import Exhaustion, OrderLayout, Place, SampleOrder, Samples, Stretch
+from mixopt.sampling.shares import UNIT, ShareChange, spread
+from mixopt.system import int_array
 
-_LENGTHS_AHEAD = 64
+_LENGTHS_AHEAD = 64  # draws of a domain whose lengths are looked up together
+
+
+class _LengthBlock(NamedTuple):
+    """The lengths of consecutive draws of a domain."""
+
+    number: int  # of the block; -1: of none
+    lengths: list[int]
 
 
 class TokenOrder(SampleOrder):
@@ -30,54 +31,59 @@ class TokenOrder(SampleOrder):
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
         super().__init__(layout, changes, start)
-        self._ahead: list[tuple[int, list[int]]] = [(-1, [])] * len(layout.names)
+        self._blocks = [_LengthBlock(-1, [])] * len(layout.names)
 
     def _deal(self, place: Place, max_windows: int) -> Stretch | None:
         change = self.change_at(place.window)
-        window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.ended]))
+        parts = change.parts(place.window, place.exhausted_domains())
+        window = _TokenWindow(self, place, parts)
         while len(window.domains) < self.layout.window_size:
             if not window.take():
                 return None
-        samples = (int_array([window.domains]), int_array([window.ordinals]))
+        samples = Samples(int_array([window.domains]), int_array([window.ordinals]))
         return Stretch.single(place, window.place(), samples)
 
-    def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
-        parts = [stretch.samples_KW for stretch in stretches if stretch.samples_KW is not None]
-        domains, ordinals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return domains, ordinals
+    def _samples(self, stretches: list[Stretch]) -> Samples:
+        blocks = [stretch.samples for stretch in stretches if stretch.samples is not None]
+        domains_KW = np.concatenate([block.domains_KW for block in blocks])
+        ordinals_KW = np.concatenate([block.ordinals_KW for block in blocks])
+        return Samples(domains_KW, ordinals_KW)
 
     def length(self, domain: int, ordinal: int) -> int:
         """Return the tokens of the sample of a domain's draw number `ordinal`."""
         lengths = self.layout.lengths[domain]
         if isinstance(lengths, int):
             return lengths
-        number, place = divmod(ordinal, _LENGTHS_AHEAD)
-        cached, ahead = self._ahead[domain]
-        if cached != number:
+        number, offset = divmod(ordinal, _LENGTHS_AHEAD)
+        block = self._blocks[domain]  # read once: loader threads call
+        if block.number != number:
             ordinals = np.arange(number * _LENGTHS_AHEAD, (number + 1) * _LENGTHS_AHEAD)
             rows = self._rows.rows(np.full(_LENGTHS_AHEAD, domain), ordinals)
-            ahead = lengths[rows].tolist()
-            self._ahead[domain] = number, ahead
-        return ahead[place]
+            block = _LengthBlock(number, lengths[rows].tolist())
+            self._blocks[domain] = block
+        return block.lengths[offset]
 
 
 class _TokenWindow:
     """The samples of one window, taken one by one."""
 
     def __init__(self, order: TokenOrder, place: Place, parts: list[int]) -> None:
-        self._order, self._window, self._parts = order, place.window, parts
+        self._order = order
+        self._window = place.window
+        self._parts = parts
         self._counts: list[int] = place.counts_D.tolist()
         self._had: list[int] = place.had_D.tolist()
         self._owed: list[int] = place.owed_D.tolist()
-        self._ended = list(place.ended)
+        self._exhausted = list(place.exhausted)
         self._left = np.maximum(order._limits - place.counts_D, 0).tolist()
         self.domains: list[int] = []
         self.ordinals: list[int] = []
-        self._begin()
+        self._queue_domains()
 
     def take(self) -> bool:
         """Take a sample; return False at the end of the stream."""
-        ready, waiting = self._ready, self._waiting
+        ready = self._ready
+        waiting = self._waiting
         if not ready and not waiting:
             return False
         if not ready:  # the debt of a domain without a share is missing from the others
@@ -101,41 +107,56 @@ class _TokenWindow:
             _, domain = heappop(waiting)
             heappush(ready, (self._finish(domain), domain))
         if not self._left[d] and not self._order.layout.stops:
-            self._settle()
-            self._begin()
+            self._add_to_totals()
+            self._queue_domains()
         return True
 
     def place(self) -> Place:
         """Return the place after the window."""
-        self._settle()
-        counts_D, had_D = int_array(self._counts), int_array(self._had)
-        owed_D = np.array(self._owed, object)
-        return Place(self._window + 1, counts_D, owed_D, had_D, tuple(self._ended))
+        self._add_to_totals()
+        return Place(
+            window=self._window + 1,
+            counts_D=int_array(self._counts),
+            owed_D=np.array(self._owed, object),
+            had_D=int_array(self._had),
+            exhausted=tuple(self._exhausted),
+        )
 
-    def _begin(self) -> None:
+    def _queue_domains(self) -> None:
         """Queue the domains that have samples left; divide the debts of the others among them."""
         if not self._order.layout.stops:
-            for d in [d for d, part in enumerate(self._parts) if part and not self._left[d]]:
-                self._ended.append((self._window, d))
-                self._parts[d] = 0
-                if any(self._parts):
-                    more = spread(self._parts, self._owed[d])
-                    self._owed[d] = 0
-                    self._owed = [a + b for a, b in zip(self._owed, more, strict=True)]
-        count = len(self._parts)
-        self._shares = spread(self._parts, UNIT) if any(self._parts) else [0] * count
-        self._taken, self._tokens, self._next = [0] * count, 0, [0] * count
-        starts = []
+            self._drop_exhausted()
+        domains = len(self._parts)
+        self._shares = spread(self._parts, UNIT) if any(self._parts) else [0] * domains
+        self._taken = [0] * domains  # tokens of each domain under the current shares
+        self._tokens = 0  # their sum
+        self._next = [0] * domains  # tokens of each domain's next sample
+        self._ready: list[tuple[int, int]] = []  # (finish, domain) of eligible samples
+        self._waiting: list[tuple[int, int]] = []  # (start, domain) of the others
         for d, share in enumerate(self._shares):
             if share:
                 self._next[d] = self._order.length(d, self._counts[d])
-                starts.append((-self._owed[d] // share, d))
-        self._ready = [(self._finish(d), d) for start, d in starts if start <= 0]
-        self._waiting = [(start, d) for start, d in starts if start > 0]
+                start = -self._owed[d] // share
+                if start <= 0:
+                    self._ready.append((self._finish(d), d))
+                else:
+                    self._waiting.append((start, d))
         heapify(self._ready)
         heapify(self._waiting)
 
-    def _settle(self) -> None:
+    def _drop_exhausted(self) -> None:
+        """Divide the debts of domains without samples left among the domains that remain."""
+        for d, part in enumerate(self._parts):
+            if not part or self._left[d]:
+                continue
+            self._exhausted.append(Exhaustion(self._window, d))
+            self._parts[d] = 0
+            if any(self._parts):
+                more = spread(self._parts, self._owed[d])
+                self._owed[d] = 0
+                self._owed = [debt + due for debt, due in zip(self._owed, more, strict=True)]
+
+    def _add_to_totals(self) -> None:
         """Add the tokens taken under the current shares to the totals."""
         for d, (share, tokens) in enumerate(zip(self._shares, self._taken, strict=True)):
             self._had[d] += tokens

@@ -11,7 +11,7 @@ from refusals import refuses
 from mixopt import MixtureSampler
 from mixopt.errors import SamplerError
 from mixopt.sampling import RowOrder, domain_key, window_order
-from mixopt.sampling.order import UNIT, spread, whole_shares
+from mixopt.sampling.shares import UNIT, spread, whole_shares
 
 weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
 
@@ -132,6 +132,21 @@ def test_weights_set_inside_a_ramp_hold_until_the_next_stage_and_the_log_says_it
     assert sampler.log[1].end_mixture["1"] == 1.0
     assert sampler.mixture_at(5)["0"] == pytest.approx(1 - 3.5 / 18), "that of its middle"
     assert [sampler.mixture_at(batch)["0"] for batch in (10, 29, 30)] == [0.25, 0.25, 0.5]
+
+
+def test_counts_after_a_change_of_weights_are_those_of_the_new_weights():
+    sampler = sampler_of([500, 500], [0.5, 0.5])
+    assert sampler.counts(9) == {"0": 36, "1": 36}, "places up to batch 9 are in memory"
+    sampler.set_weights([1, 0], 5)
+    counts = [sampler.counts(batch)["0"] for batch in (5, 6, 9)]
+    assert counts == [20, 28, 52]
+
+
+def test_a_stream_that_ended_continues_with_weights_of_another_domain():
+    sampler = sampler_of([16, 16], [1, 0], max_epochs=1)
+    assert len(list(sampler)) == 2
+    sampler.set_weights([0, 1])
+    assert len(list(sampler)) == 2
 
 
 def test_a_state_of_long_ago_is_laid_out_again():

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from refusals import refusal, refuses
 
 from mixopt import MixtureError, MixtureSampler, SamplerError
-from mixopt.sampling.order import UNIT
+from mixopt.sampling.shares import UNIT
 
 SIZES = {"web": 1000, "code": 300, "books": 77}
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
