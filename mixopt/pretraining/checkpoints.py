@@ -37,7 +37,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from mixopt.errors import MixoptError, RunError
 from mixopt.online import on_first
 from mixopt.pretraining.config import CheckpointConfig
-from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.ranks import Ranks
 from mixopt.run_directory import CheckedPart
 from mixopt.system import (
     Count,

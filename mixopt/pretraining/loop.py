@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,12 +36,18 @@ from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import HeldOutText, Meter, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_checkpoint
 from mixopt.pretraining.models import flops_per_token
-from mixopt.pretraining.parallel import Interruption, Ranks
+from mixopt.pretraining.ranks import Interruption, Ranks
 from mixopt.pretraining.training_step import DocumentMasks, StepOutcome, Trainer
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import no_progress, progress, read_yaml
 
-_Mixtures = list[tuple[int, Mixture, str]]  # first step, mixture, source
+
+class PlannedMixture(NamedTuple):
+    """A mixture of the plan, from its first step on; `source` is what the log names."""
+
+    first_step: int
+    mixture: Mixture
+    source: str
 
 
 class Loop:
@@ -51,29 +57,31 @@ class Loop:
         self, config: PretrainConfig, out: Path, ranks: Ranks, checkpoints: Checkpoints
     ) -> None:
         """Assemble a run before its first step, on every rank."""
-        self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
-        self.step, self._losses = 0, dict[str, float]()
+        self._config = config
+        self._ranks = ranks
+        self._checkpoints = checkpoints
+        self.step = 0
+        self._losses: dict[str, float] = {}  # last held-out losses
         length = config.training.sequence_length
 
-        def opened() -> tuple[Corpus, nn.Module, DocumentMasks | None]:
+        def open_start() -> tuple[Corpus, nn.Module, DocumentMasks | None]:
             corpus = open_text(config, out)
             self._planned = _planned_mixtures(config, corpus)
             self._loader = _loader(corpus, config, self._planned, ranks.count)
-            model, masks = initial_model(config, corpus.vocab_size, out), None
+            model = initial_model(config, corpus.vocab_size, out)
+            masks = None
             if config.training.mask_documents:
                 masks = DocumentMasks(model, document_ends(corpus), length, corpus.vocab_size)
             return corpus, model, masks
 
-        corpus, start, masks = ranks.each(opened)
-        flops = flops_per_token(start, length)
-        self._trainer = Trainer(start, config, ranks, masks)
+        corpus, model, masks = ranks.each(open_start)
+        flops = flops_per_token(model, length)
+        self._trainer = Trainer(model, config, ranks, masks)
         self._held_out = HeldOutText(corpus, config, ranks, self._trainer)
-        self.experts, self._driver = ranks.each(
-            lambda: (
-                watch_of(self._trainer.model, corpus.domain_names, config, out),
-                self._make_driver(corpus, out / MIXTURE_LOG),
-            )
+        self.experts = ranks.each(
+            lambda: watch_of(self._trainer.model, corpus.domain_names, config, out)
         )
+        self._driver = ranks.each(lambda: self._make_driver(corpus, out / MIXTURE_LOG))
         if self.experts is not None and is_first() and not self._trainer.balances_experts:
             logging.getLogger("mixopt.pretraining").warning(
                 "%s: no auxiliary loss balances its experts, so a few may end up serving all"
@@ -87,8 +95,8 @@ class Loop:
 
     def begin(self) -> None:
         """Start from step 0; metrics of an attempt without a checkpoint are dropped."""
-        model, optimizer = self._trainer.model, self._trainer.optimizer
-        self._ranks.each(lambda: take_checkpoint(self._config, model, optimizer))
+        trainer = self._trainer
+        self._ranks.each(lambda: take_checkpoint(self._config, trainer.model, trainer.optimizer))
         self._metrics.cut(0)
         if self.experts is not None:
             self.experts.resume(None, 0)
@@ -111,7 +119,8 @@ class Loop:
             self._meter.load_state_dict(state.meter)
 
         self._ranks.each(resume)
-        self.step, self._losses = state.step, dict(state.losses)
+        self.step = state.step
+        self._losses = dict(state.losses)
 
     @property
     def is_finished(self) -> bool:
@@ -128,9 +137,8 @@ class Loop:
         else:  # planned mixtures are logged up to the present step
             self._log.cut(0)
             self._log_planned(0)
-        bar = (
-            progress("pretrain", config.training.steps) if is_first() else nullcontext(no_progress)
-        )
+        steps = config.training.steps
+        bar = progress("pretrain", steps) if is_first() else nullcontext(no_progress)
         cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), bar as update:
             for batch in self._loader:
@@ -141,12 +149,7 @@ class Loop:
                 self.step += 1
                 self._observe(outcome)
                 with self._meter.paused():
-                    if self._is_due(config.held_out.every):
-                        evaluated = self._held_out.line(self.step)
-                        self._losses = evaluated.get("held_out_loss", {})
-                        self._write(evaluated)
-                    if self.experts is not None and self._is_due(self.experts.every):
-                        self._write({"step": self.step, **self.experts.end_window(self.step)})
+                    self._evaluate()
                 if self._is_due(config.metrics.every):
                     line = self._meter.line(self.step, outcome, weights)
                     self._write(line)
@@ -159,30 +162,41 @@ class Loop:
                     break
         self._checkpoints.wait()
 
+    def _evaluate(self) -> None:
+        """Write held-out losses and counts of experts if they are due."""
+        if self._is_due(self._config.held_out.every):
+            line = self._held_out.line(self.step)
+            self._losses = line.get("held_out_loss", {})
+            self._write(line)
+        if self.experts is not None and self._is_due(self.experts.every):
+            scalars = self.experts.end_window(self.step)
+            self._write({"step": self.step} | scalars)
+
     def _log_planned(self, first: int) -> None:
         """Log the planned mixtures that start between a step and now."""
-        for batch, mixture, why in self._planned:
-            if first <= batch <= self.step:
-                self._log.write(batch, batch + 1, mixture, why, shadow=False)
+        for step, mixture, source in self._planned:
+            if first <= step <= self.step:
+                self._log.write(step, step + 1, mixture, source, shadow=False)
 
     def _make_driver(self, corpus: Corpus, log: Path) -> Driver | None:
-        config, chosen = self._config, self._config.estimator
-        if chosen is None:
+        config = self._config
+        estimator = config.estimator
+        if estimator is None:
             return None
         options = DriverOptions(
             steps=config.training.steps,
             tokens_per_sample=config.training.sequence_length,
             evaluations=corpus.evaluation_names,
-            objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
+            objective=estimator.objective or dict.fromkeys(corpus.domain_names, 1.0),
             evaluate=self._held_out.sums,
             natural=corpus.natural,
-            bounds=chosen.bounds,
-            observe_every=chosen.observe_every,
-            shadow=chosen.shadow,
+            bounds=estimator.bounds,
+            observe_every=estimator.observe_every,
+            shadow=estimator.shadow,
             log=log,
             seed=config.seed,
         )
-        return Driver(make_estimator(chosen.name, chosen.options), self._loader, options)
+        return Driver(make_estimator(estimator.name, estimator.options), self._loader, options)
 
     def _observe(self, outcome: StepOutcome) -> None:
         """Report a step to driver and meter; a skipped step has no losses."""
@@ -191,11 +205,12 @@ class Loop:
         if self._driver is None:
             self._log_planned(self.step)
         else:
-            for losses, domain in outcome.parts:
-                mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
-                self._driver.record(losses, domain, mask)
+            for losses_BT, domain_B in outcome.parts:
+                mask_BT = torch.zeros_like(losses_BT, dtype=torch.bool) if outcome.skipped else None
+                self._driver.record(losses_BT, domain_B, mask_BT)
             self._driver.step(learning_rate=outcome.learning_rate)
-        skipped, limit = self._meter.skipped, self._config.training.max_skipped
+        skipped = self._meter.skipped
+        limit = self._config.training.max_skipped
         if skipped > limit:
             raise self._ranks.error(
                 f"step {self.step}: the loss or the gradient was not finite in {skipped} steps,"
@@ -215,11 +230,10 @@ class Loop:
             "weights": shares(self._loader.sampler.mixture_at(self.step)),
             "sampler": self._loader.state_dict(),
             "mixture": {} if self._driver is None else self._driver.state_dict(),
-            "experts": self.experts and self.experts.state(),
+            "experts": None if self.experts is None else self.experts.state(),
             "metrics_size": self._metrics.size,
         }
-        model, optimizer = self._trainer.model, self._trainer.optimizer
-        self._checkpoints.save(model, optimizer, self.step, state)
+        self._checkpoints.save(self._trainer.model, self._trainer.optimizer, self.step, state)
 
     def _is_due(self, period: int) -> bool:
         return self.is_finished or (period > 0 and self.step % period == 0)
@@ -229,26 +243,30 @@ class Loop:
         self._ranks.each(lambda: check_ranks(self._loader.sampler))
 
 
-def _planned_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
-    """Return first step, mixture and source of each planned mixture."""
+def _planned_mixtures(config: PretrainConfig, corpus: Corpus) -> list[PlannedMixture]:
+    """Return the mixtures of the schedule's stages, or the constant one."""
     if config.plan is None:
-        source = config.mixture.anchor or config.mixture.file or "weights"
-        return [(0, _mixture(config.mixture, corpus), f"start: {source}")]
-    stages: _Mixtures = []
+        name = config.mixture.anchor or config.mixture.file or "weights"
+        return [PlannedMixture(0, _mixture(config.mixture, corpus), f"start: {name}")]
+    planned: list[PlannedMixture] = []
     for k, stage in enumerate(config.plan.stages):
         try:
             mixture = stage.mixture.over(corpus.domain_names)
         except MixtureError as error:
             raise MixtureError(f"schedule: stages.{k}.mixture: {error}") from error
-        why = f"schedule: {stage.name or k}" + (", linearly to its end" if stage.to else "")
-        stages.append((config.plan.starts[k], mixture, why))
-    return stages
+        source = f"schedule: {stage.name or k}"
+        if stage.to:
+            source += ", linearly to its end"
+        planned.append(PlannedMixture(config.plan.starts[k], mixture, source))
+    return planned
 
 
 def _mixture(source: MixtureSource, corpus: Corpus) -> Mixture:
     names = corpus.domain_names
+    if source.anchor == "natural":
+        return corpus.natural
     if source.anchor is not None:
-        return corpus.natural if source.anchor == "natural" else Mixture.uniform(names)
+        return Mixture.uniform(names)
     try:
         if source.file is None:
             return Mixture(source.weights or {}).over(names)
@@ -264,11 +282,11 @@ def _mixture(source: MixtureSource, corpus: Corpus) -> Mixture:
 
 
 def _loader(
-    corpus: Corpus, config: PretrainConfig, planned: _Mixtures, ranks: int
+    corpus: Corpus, config: PretrainConfig, planned: Sequence[PlannedMixture], ranks: int
 ) -> MixtureLoader:
     """Return the loader of this rank's batches, one for each step."""
-    batch, rows = config.training.batch, config.rows_of_pass(ranks)
-    if batch % (ranks * rows):
+    batch = config.training.batch
+    if batch % (ranks * config.rows_of_pass(ranks)):
         micro = config.training.micro_batch or 1
         field = "training.batch" if config.plan is None else "schedule: batch"
         passes = f" in passes of {micro} (training.micro_batch)" if micro > 1 else ""
@@ -277,9 +295,10 @@ def _loader(
             f" multiple of {ranks * micro}"
         )
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
-    _, mixture, _ = planned[0]
-    limit = config.max_epochs
-    epochs = limit and _allowed_epochs(config, limit, dataset.sizes, mixture)
+    mixture = planned[0].mixture
+    max_epochs = None
+    if config.max_epochs is not None:
+        max_epochs = _allowed_epochs(config, config.max_epochs, dataset.sizes, mixture)
     sampler = MixtureSampler(
         dataset.sizes,
         mixture,
@@ -287,7 +306,7 @@ def _loader(
         seed=config.seed,
         batches=config.training.steps,
         schedule=[] if config.plan is None else config.plan.entries,
-        max_epochs=epochs,
+        max_epochs=max_epochs,
     )
     return MixtureLoader(dataset, sampler)
 
@@ -299,12 +318,16 @@ def _allowed_epochs(
 
     Rounding up to whole batches is allowed to exceed them.
     """
-    samples, length = config.training.steps * config.training.batch, config.training.sequence_length
-    drawn = {name: samples * share for name, share in mixture.items()}
-    if config.plan is not None:
+    samples = config.training.steps * config.training.batch
+    if config.plan is None:
+        drawn = {name: samples * share for name, share in mixture.items()}
+    else:
+        length = config.training.sequence_length
         drawn = {name: tokens / length for name, tokens in config.plan.domain_tokens().items()}
+    allowed_epochs = dict.fromkeys(sizes, limit)
     for name, rows in drawn.items():
-        allowed, rounding = int(limit * sizes[name]), config.training.batch * rows / samples
+        allowed = int(limit * sizes[name])
+        rounding = config.training.batch * rows / samples
         if rows >= allowed + 1 + rounding:
             epochs = math.ceil(1000 * rows / sizes[name]) / 1000
             share = math.floor(1000 * allowed / samples) / 1000
@@ -313,5 +336,6 @@ def _allowed_epochs(
                 f" its {sizes[name]:,}, and max_epochs is {limit:g}. Lower its share to {share:g},"
                 f" or allow max_epochs: {epochs:g}"
             )
-    needed = {name: (math.ceil(rows) + 0.5) / max(sizes[name], 1) for name, rows in drawn.items()}
-    return {name: max(limit, needed.get(name, 0.0)) for name in sizes}
+        needed = (math.ceil(rows) + 0.5) / max(sizes[name], 1)
+        allowed_epochs[name] = max(limit, needed)
+    return allowed_epochs

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mixopt.online import (
     summed,
 )
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_step import StepOutcome, Trainer, token_losses
 from mixopt.routing import (
     EXPERTS,
@@ -43,6 +44,7 @@ from mixopt.routing import (
     named_adapters,
     training_scalars,
 )
+from mixopt.system import AnyArray, IntArray
 
 # Peaks in dense bfloat16 (V100: float16) as makers state them; the first matching name counts.
 _PEAK_FLOPS = {
@@ -62,8 +64,57 @@ _PEAK_FLOPS = {
     "MI250X": 191e12,
 }
 WINDOWS = 20  # of expert counts in a run
+SHARE_DIGITS = 9  # after the point: a sampler's state does not keep the last ones
 
-Sums = dict[str, tuple[float, int]]
+Sums = dict[str, tuple[float, int]]  # loss in nats and number of tokens, by evaluation domain
+
+
+@dataclass(frozen=True)
+class LossTotals:
+    """Losses of some steps over all ranks, in integer units of 1 / UNIT nats.
+
+    Attributes:
+        units_D: Loss of each domain's tokens.
+        tokens_D: Tokens of each domain.
+        auxiliary_units: Auxiliary losses, each counted once for each sequence of its pass.
+        sequences: Sequences with an auxiliary loss.
+    """
+
+    units_D: Sequence[int]
+    tokens_D: Sequence[int]
+    auxiliary_units: int
+    sequences: int
+
+    @classmethod
+    def of(cls, sums_RD: IntArray) -> LossTotals:
+        """Name the sums of DomainLosses, whose last column is for auxiliary losses."""
+        units = sums_RD[LOSS].tolist()
+        counts = sums_RD[COUNT].tolist()
+        return cls(
+            units_D=units[:-1],
+            tokens_D=counts[:-1],
+            auxiliary_units=units[-1],
+            sequences=counts[-1],
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all domains."""
+        return sum(self.tokens_D)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of a token in nats."""
+        return _mean_nats(sum(self.units_D), self.tokens)
+
+    @property
+    def auxiliary_loss(self) -> float | None:
+        """Mean auxiliary loss in nats."""
+        return _mean_nats(self.auxiliary_units, self.sequences)
+
+
+def _mean_nats(units: int, count: int) -> float | None:
+    return units / (UNIT * count) if count else None
 
 
 class Meter:
@@ -75,10 +126,14 @@ class Meter:
     def __init__(
         self, domains: tuple[str, ...], config: PretrainConfig, *, flops: float, peak: float
     ) -> None:
-        self._domains, self._tokens_before = domains, config.tokens_before
-        self._flops, self._peak = flops, peak
+        self._domains = domains
+        self._tokens_before = config.tokens_before
+        self._flops = flops
+        self._peak = peak
         self._losses = DomainLosses([1.0] * (len(domains) + 1))  # the last: auxiliary losses
-        self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
+        self._steps = 0
+        self._seconds = 0.0
+        self._since = time.monotonic()
         self.skipped = 0
 
     def add(self, outcome: StepOutcome) -> None:
@@ -112,39 +167,53 @@ class Meter:
 
     def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
         """Return the line of the steps since the last one; all ranks call it together."""
-        sums = summed(self._losses.take())
-        (*units_D, added), (*counts_D, passes) = sums[LOSS].tolist(), sums[COUNT].tolist()
-        total, norm = sum(counts_D), outcome.gradient_norm
-        domains = [*zip(self._domains, units_D, counts_D, strict=True)]
+        totals = LossTotals.of(summed(self._losses.take()))
+        train_loss: dict[str, float | None] = {}
+        realised: dict[str, float] = {}
+        for name, units, tokens in zip(self._domains, totals.units_D, totals.tokens_D, strict=True):
+            if tokens:
+                train_loss[name] = _mean_nats(units, tokens)
+            if totals.tokens:
+                realised[name] = tokens / totals.tokens
         with self.paused():
-            speed = self._tokens_before(self._steps) / max(self._seconds, 1e-9)
-            self._seconds, self._steps = 0.0, 0
+            tokens_per_second = self._tokens_before(self._steps) / max(self._seconds, 1e-9)
+            self._seconds = 0.0
+            self._steps = 0
+        mfu = None
+        if self._flops and self._peak:
+            mfu = tokens_per_second * self._flops / self._peak
+        norm = outcome.gradient_norm
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
-            "loss": sum(units_D) / (UNIT * total) if total else None,
-            "auxiliary_loss": added / (UNIT * passes) if passes else None,
+            "loss": totals.loss,
+            "auxiliary_loss": totals.auxiliary_loss,
             "learning_rate": outcome.learning_rate,
             "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
-            "tokens_per_second": speed,
-            "mfu": speed * self._flops / self._peak if self._flops * self._peak else None,
-            "train_loss": {name: units / (UNIT * count) for name, units, count in domains if count},
+            "tokens_per_second": tokens_per_second,
+            "mfu": mfu,
+            "train_loss": train_loss,
             "weight": shares(weights),
-            "realised": {name: round(count / total, 9) for name, _, count in domains if total},
+            "realised": shares(realised),
         }
         return {name: value for name, value in line.items() if value is not None}
 
 
 def peak_flops(device: torch.device) -> float:
     """Return the peak FLOPS of a known GPU; 0 for others and CPUs."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((flops for part, flops in _PEAK_FLOPS.items() if part in name), 0.0)
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    for known_name, flops in _PEAK_FLOPS.items():
+        if known_name in name:
+            return flops
+    return 0.0
 
 
 def shares(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return rounded weights: a sampler's state does not keep the last digits."""
-    return {name: round(weight, 9) for name, weight in weights.items()}
+    """Return rounded weights."""
+    return {name: round(weight, SHARE_DIGITS) for name, weight in weights.items()}
 
 
 class HeldOutText:
@@ -156,22 +225,24 @@ class HeldOutText:
         """Read the rows, at least one for each evaluation domain."""
         length = config.row_length
         max_rows = max(1, config.held_out.tokens // config.training.sequence_length)
-        texts = [domain.validation for domain in corpus.evaluation]
-        rows = [
-            text.rows(np.arange(min(max_rows, text.tokens // length)) * length, length)
-            for text in texts
-        ]
+        rows: list[AnyArray] = []
+        for domain in corpus.evaluation:
+            count = min(max_rows, domain.validation.tokens // length)
+            rows.append(domain.validation.rows(np.arange(count) * length, length))
         tokens_RW = np.concatenate(rows).astype(np.int64)
         size = config.rows_of_pass(ranks.count)
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
         # Rows are repeated to whole passes of all ranks, as rows of a domain after the last.
-        repeated = padded - len(tokens_RW)
-        domain_R = np.repeat(np.arange(len(rows) + 1), [*map(len, rows), repeated])
-        mine = slice(ranks.rank, None, ranks.count)
-        tokens_PBW = np.resize(tokens_RW, (padded, length)).reshape(-1, size, length)[mine]
-        self._passes = [*zip(tokens_PBW, domain_R.reshape(-1, size)[mine], strict=True)]
+        counts = [len(domain_rows) for domain_rows in rows]
+        counts.append(padded - len(tokens_RW))
+        domain_R = np.repeat(np.arange(len(counts)), counts)
+        of_rank = slice(ranks.rank, None, ranks.count)
+        tokens_PBW = np.resize(tokens_RW, (padded, length)).reshape(-1, size, length)[of_rank]
+        domain_PB = domain_R.reshape(-1, size)[of_rank]
+        self._passes = list(zip(tokens_PBW, domain_PB, strict=True))
         self.names = corpus.evaluation_names
-        self._trainer, self._device = trainer, ranks.device
+        self._trainer = trainer
+        self._device = ranks.device
         self._sums: Sums | None = None
 
     def sums(self) -> Sums:
@@ -181,14 +252,16 @@ class HeldOutText:
         sums_2M = torch.zeros(2, len(self.names) + 1, dtype=torch.float64, device=self._device)
         for tokens, domain in self._passes:
             tokens_BW = torch.from_numpy(tokens).to(self._device)
+            domain_B = torch.from_numpy(domain).to(self._device)
             output = self._trainer.evaluate(tokens_BW[:, :-1])
-            exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
-            parts = (exact_BT, torch.ones_like(exact_BT))
+            losses_BT = token_losses(output, tokens_BW[:, 1:]).double()
+            sums_2B = torch.stack([losses_BT.sum(1), torch.ones_like(losses_BT).sum(1)])
             # Integer units row by row, so that sums do not depend on the number of ranks.
-            sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
-            sums_2M.index_add_(1, torch.from_numpy(domain).to(self._device), sums_2B)
-        pairs = zip(self.names, sums_2M.T.tolist(), strict=False)
-        self._sums = {name: (loss, int(count)) for name, (loss, count) in pairs}
+            sums_2M.index_add_(1, domain_B, sums_2B.mul_(UNIT).round_().div_(UNIT))
+        losses_M, counts_M = sums_2M.tolist()
+        self._sums = {}
+        for name, loss, count in zip(self.names, losses_M, counts_M, strict=False):
+            self._sums[name] = (loss, int(count))
         return self._sums
 
     def forget(self) -> None:
@@ -215,7 +288,7 @@ class ExpertWatch:
         adapters = named_adapters(config.experts.adapters)
         self.stats = RouterStats.attach(model, domains, adapters=adapters, evaluation=True)
         self.record = ExpertRecord(out / EXPERTS)
-        self.every = config.experts.every or -(-config.training.steps // WINDOWS)
+        self.every = config.experts.every or math.ceil(config.training.steps / WINDOWS)
         self._begun = 0
 
     @contextmanager
@@ -228,7 +301,9 @@ class ExpertWatch:
     def end_window(self, step: int) -> dict[str, float]:
         """Write the counts since the last window, and return its scalars."""
         self.stats.reduce()
-        window, start, self._begun = self.stats.window(), self._begun, step
+        window = self.stats.window()
+        start = self._begun
+        self._begun = step
         on_first(lambda: self.record.write_window(start, step, window))
         return training_scalars(window)
 
@@ -250,8 +325,10 @@ def watch_of(
     model: nn.Module, domains: Sequence[str], config: PretrainConfig, out: Path
 ) -> ExpertWatch | None:
     """Return the counter of the model's experts; None without experts or if disabled."""
-    enabled, adapters = config.experts.enabled, config.experts.adapters
-    if enabled is False or not (enabled is True or adapters or has_experts(model)):
+    enabled = config.experts.enabled
+    if enabled is False:
+        return None
+    if enabled == "auto" and not config.experts.adapters and not has_experts(model):
         return None
     with _or_uncounted(f"experts.enabled: {str(enabled).lower()}: "):
         return ExpertWatch(model, domains, config, out)

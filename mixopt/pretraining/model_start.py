@@ -20,6 +20,7 @@ from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     OPTIMIZER,
     STATE,
+    CheckpointState,
     found_checkpoints,
     last_checkpoint,
     load_training,
@@ -97,22 +98,24 @@ class ModelOrigin:
         """Check the model's vocabulary against a text's; return what could not be compared."""
         if _are_compared(self.checkpoint, self.vocabulary, text):
             return None
-        ids = (
+        sizes = (
             f"has {self._ids:,} ids, and the corpus's tokenizer {text.tokenizer!r} has {text.ids:,}"
         )
         if text.ids > self._ids:
             raise ConfigError(
-                f"{self.checkpoint}: {ids}; prepare the corpus with the model's tokenizer"
+                f"{self.checkpoint}: {sizes}; prepare the corpus with the model's tokenizer"
             )
         without = "the model" if self.vocabulary is None else "the corpus"
         return (
             f"{self.checkpoint}: its tokenizer could not be compared with the corpus's, since"
-            f" {without} has no tokenizer with it; it {ids}"
+            f" {without} has no tokenizer with it; it {sizes}"
         )
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer state, if any, by names such as `state.embedding.exp_avg`."""
-        return {} if self.run is None else read_tensors(self.path, OPTIMIZER)
+        if self.run is None:
+            return {}
+        return read_tensors(self.path, OPTIMIZER)
 
 
 def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
@@ -126,11 +129,13 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
     Raises:
         MixoptError: It is missing, damaged or of an unsupported kind.
     """
-    name, folder = str(path), local_folder(str(path))
+    name = str(path)
+    folder = local_folder(name)
     if not folder.is_dir():
         raise RunError(f"{name!r}: no such folder; {_EXPECTED}")
     if folder != local_path(name):
-        return _of_folder(folder, f"{name.partition('@')[0]}@{folder.name}")
+        hub_name = name.partition("@")[0]
+        return _of_folder(folder, f"{hub_name}@{folder.name}")
     is_checkpoint = (folder / STATE).exists() or folder.parent.name == CHECKPOINTS
     checkpoint = folder if is_checkpoint else last_checkpoint(folder / CHECKPOINTS)
     if checkpoint is not None:
@@ -153,21 +158,37 @@ def field_named(field: str) -> Iterator[None]:
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
     """Return the configuration completed by the model and start checkpoint."""
+    if last_checkpoint(out / CHECKPOINTS) is not None:
+        return _with_recorded_origin(config, out), None
     model = config.model
-    if last_checkpoint(out / CHECKPOINTS) is not None:  # differences are reported later
-        previous = recorded_pretraining(out).model
-        options = model.options if model.start is None else previous.options | model.options
-        fields = {"name": model.name or previous.name, "options": options}
-        recorded = {"origin": previous.origin, "vocabulary": previous.vocabulary}
-        return _with_model(config, **fields, **recorded), None
     if model.start is None:
         return config, None
     with field_named("model.from"):
         origin = open_origin(model.start, trust=(model.name,))
     _check(config, origin)
-    record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
-    options = origin.model.options | model.options
-    return _with_model(config, name=origin.model.name, options=options, origin=record), origin
+    completed = _with_model(
+        config,
+        name=origin.model.name,
+        options=origin.model.options | model.options,
+        origin=OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256),
+    )
+    return completed, origin
+
+
+def _with_recorded_origin(config: PretrainConfig, out: Path) -> PretrainConfig:
+    """Return a resumed run's configuration; its differences are reported later."""
+    model = config.model
+    recorded = recorded_pretraining(out).model
+    options = model.options
+    if model.start is not None:
+        options = recorded.options | model.options
+    return _with_model(
+        config,
+        name=model.name or recorded.name,
+        options=options,
+        origin=recorded.origin,
+        vocabulary=recorded.vocabulary,
+    )
 
 
 def with_vocabulary(
@@ -182,12 +203,16 @@ def with_vocabulary(
             line = origin.compared(text)
         if line is not None:
             say(f"pretrain: {line}")
-        step = "" if origin.step is None else f"step {origin.step:,}, "
-        has_optimizer = origin.run is not None and config.model.optimizer is not False
-        state = f"{'with its' if has_optimizer else 'without an'} optimizer's state"
-        weights = f"{origin.checkpoint} ({step}weights {origin.sha256[:8]})"
-        say(f"pretrain: starts from {weights}, {state}; steps count from 0")
+        say(_start_line(config, origin))
     return _with_model(config, vocabulary=text)
+
+
+def _start_line(config: PretrainConfig, origin: ModelOrigin) -> str:
+    step = "" if origin.step is None else f"step {origin.step:,}, "
+    weights = f"{origin.checkpoint} ({step}weights {origin.sha256[:8]})"
+    has_optimizer = origin.run is not None and config.model.optimizer is not False
+    state = "with its optimizer's state" if has_optimizer else "without an optimizer's state"
+    return f"pretrain: starts from {weights}, {state}; steps count from 0"
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
@@ -203,7 +228,8 @@ def take_checkpoint(config: PretrainConfig, model: nn.Module, optimizer: optim.O
     """Load the start checkpoint into model and optimizer, on every rank."""
     path = _origin_path(config)
     if path is not None and (path / STATE).exists():
-        load_training(path, model, None if config.model.optimizer is False else optimizer)
+        loaded_optimizer = None if config.model.optimizer is False else optimizer
+        load_training(path, model, loaded_optimizer)
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
@@ -218,47 +244,61 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
     if trust is False:  # a user's own configuration may use links
         check_links(run)
     config = recorded_pretraining(run)
-    name, text = config.model.name, config.model.vocabulary
-    if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
+    name = config.model.name
+    is_trusted = trust if isinstance(trust, bool) else name in trust
+    if ":" in name and not is_trusted:
         raise PluginError(
             f"{record}: names the model {name!r}, which is code; if you trust it, add --trust, or"
             f" set model.name: {name} in your own configuration that starts from it"
         )
-    if text is None:
+    vocabulary = config.model.vocabulary
+    if vocabulary is None:
         raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
-    try:
-        state = whole_state(path)
-    except MixoptError as error:
-        older = [old for old in found_checkpoints(path.parent) if old.name < path.name]
-        hint = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
-        raise RunError(f"{error}; {hint}") from error
-    options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
-    options.setdefault("vocab_size", text.ids)
+    state = _whole_state(path)
+    options = dict(config.model.options)
+    options.pop("attn_implementation", None)
+    options.setdefault("vocab_size", vocabulary.ids)
+    weights = {name: file for name, file in state.files.items() if name.endswith(".safetensors")}
     return ModelOrigin(
         path=path,
         checkpoint=str(path),
         model=ModelConfig(name=name, options=options),
         length=config.training.sequence_length,
-        vocabulary=text if text.sha256 else None,
-        sha256=_weights_hash({n: f for n, f in state.files.items() if n.endswith(".safetensors")}),
+        vocabulary=vocabulary if vocabulary.sha256 else None,
+        sha256=_weights_hash(weights),
         run=config,
         step=state.step,
     )
 
 
+def _whole_state(path: Path) -> CheckpointState:
+    """Return the verified state of a checkpoint; the error names the one before it."""
+    try:
+        return whole_state(path)
+    except MixoptError as error:
+        older = [old for old in found_checkpoints(path.parent) if old.name < path.name]
+        hint = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
+        raise RunError(f"{error}; {hint}") from error
+
+
 def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
-    model, records = folder_model(folder), folder_records(folder)
+    """Open a transformers folder; its configuration describes the model."""
+    model = folder_model(folder)
+    records = folder_records(folder)
     length = getattr(hugging_face_config(model), "max_position_embeddings", None)
     if not isinstance(model.options.get("vocab_size"), int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
-    vocabulary = folder_vocabulary(folder)
+    vocabulary = None
+    ids_and_hash = folder_vocabulary(folder)
+    if ids_and_hash is not None:
+        ids, sha256 = ids_and_hash
+        vocabulary = VocabularyConfig(tokenizer=str(folder), ids=ids, sha256=sha256)
     return ModelOrigin(
         path=folder,
         checkpoint=checkpoint,
         model=model,
         length=length if isinstance(length, int) else None,
-        vocabulary=vocabulary
-        and VocabularyConfig(tokenizer=str(folder), ids=vocabulary[0], sha256=vocabulary[1]),
+        vocabulary=vocabulary,
         sha256=_weights_hash(records),
     )
 
@@ -270,7 +310,8 @@ def _weights_hash(files: Mapping[str, FileRecord]) -> str:
 
 
 def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
-    model, where = config.model, origin.checkpoint
+    model = config.model
+    where = origin.checkpoint
     if model.name and model.name != origin.model.name:
         raise ConfigError(
             f"model.name: {model.name!r}, and {where} is of {origin.model.name!r}: leave it out"
@@ -279,9 +320,10 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         raise ConfigError(
             f"model.optimizer: true, and {where} has no optimizer's state: leave it out"
         )
-    changed = {"max_position_embeddings", "n_positions"} & set(model.options)
     length = config.training.sequence_length
-    if origin.run is None and origin.length and length > origin.length and not changed:
+    is_too_long = origin.length is not None and length > origin.length > 0
+    is_extended = "max_position_embeddings" in model.options or "n_positions" in model.options
+    if origin.run is None and is_too_long and not is_extended:
         raise ConfigError(
             f"training.sequence_length: {length}, and {where} has max_position_embeddings"
             f" {origin.length}: lower it, or set model.options.max_position_embeddings"

@@ -1,132 +1,68 @@
-"""Processes of a job, and their interruption.
-
-Without torchrun there is one process with its own process group, so that the loop has one code
-path.
-"""
+"""The model over the ranks of a job: a copy on each (DDP), or sharded over all (FSDP2)."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import inspect
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
-from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
-from mixopt.system import one_line
-
-Value = TypeVar("Value")
-_INTERRUPTED = (
-    b"\nmixopt: interrupted: stops after the next step, with a checkpoint; Ctrl-C again: at once\n"
-)
+from mixopt.pretraining.models import blocks_of
+from mixopt.pretraining.ranks import Ranks
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those of the job."""
+class ParallelModel:
+    """A model on the devices of all ranks.
 
-    rank: int
-    count: int
-    device: torch.device
+    Attributes:
+        module: The model, whose weights are trained and saved; sharded with FSDP2.
+        called: What training calls: the model, or its DDP wrapper.
+    """
 
-    def each(self, do: Callable[[], Value]) -> Value:
-        """Call a function on every rank, and continue only if none raised."""
-        error: BaseException | None = None
-        try:
-            value = do()
-        except BaseException as caught:
-            error = caught
-        faults: list[str | None] = [None] * self.count
-        dist.all_gather_object(faults, None if error is None else one_line(error))
-        rank = next((rank for rank, fault in enumerate(faults) if fault), None)
-        if rank is None:
-            return value
-        if isinstance(error, MixoptError) and self.rank:
-            raise OtherRankError(str(error))
-        raise error or self.error(f"rank {rank}: {faults[rank]}")
+    def __init__(self, model: nn.Module, parallel: str, ranks: Ranks, *, bfloat16: bool) -> None:
+        """Move a model from the CPU and wrap it, on every rank.
 
-    def error(self, message: str) -> MixoptError:
-        """Return the error that all ranks raise together, reported once."""
-        return OtherRankError(message) if self.rank else RunError(message)
-
-
-@contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """Join the process group of the job for the block."""
-    chosen = device_named(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    is_new = not dist.is_initialized()
-    if is_new:
-        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        if "RANK" in os.environ:
-            dist.init_process_group(backend)
-        else:
-            alone = dist.HashStore()  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=alone, rank=0, world_size=1)
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
-    finally:
-        if is_new:
-            dist.destroy_process_group()
-
-
-def device_named(name: str) -> torch.device:
-    """Return the device of this process."""
-    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and not present):
-        return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", "0"))
-    if index >= present:
-        raise ConfigError(
-            f"device: {name!r} for local rank {index}, and there are {present} GPUs; start as many"
-            " processes as there are, or give cpu"
-        )
-    return torch.device("cuda", index)
-
-
-class Interruption:
-    """Records whether SIGTERM or Ctrl-C asked this process to stop."""
-
-    def __init__(self) -> None:
-        self.requested = self.by_hand = False
-
-    @contextmanager
-    def listening(self, may_save: Callable[[], bool]) -> Iterator[None]:
-        """Record SIGTERM and the first Ctrl-C during the block; a second Ctrl-C ends at once.
-
-        In the main thread only, as Python requires; ignored signals stay ignored. SIGINT also tells
-        the main thread that another process took over the directory; then nothing is saved.
+        Args:
+            model: The model, the same on every rank.
+            parallel: `ddp` or `fsdp`.
+            ranks: The ranks.
+            bfloat16: Whether sharded weights are gathered in bfloat16.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
-        before = {kind: old for kind, old in handlers.items() if old not in (signal.SIG_IGN, None)}
+        if parallel == "fsdp":
+            self.module = _sharded(model, ranks, bfloat16=bfloat16)
+        else:
+            self.module = model.to(ranks.device)
+        self.called = self.module
+        if parallel == "ddp" and ranks.count > 1:
+            self.called = _replicated(self.module)
 
-        def on_signal(kind: int, _: Any) -> None:
-            if kind == signal.SIGTERM:
-                self.requested = True
-                return
-            signal.signal(kind, before[signal.SIGINT])
-            if not may_save():
-                raise KeyboardInterrupt
-            self.requested = self.by_hand = True
-            if os.environ.get("RANK", "0") == "0":
-                # Bypass Python's buffer, which the signal may have interrupted.
-                with suppress(OSError, ValueError, AttributeError):
-                    os.write(sys.stderr.fileno(), _INTERRUPTED)
+    def reducing(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Reduce gradients over ranks in the last pass of a step only."""
+        if isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(last)
+        elif isinstance(self.called, DistributedDataParallel) and not last:
+            return self.called.no_sync()
+        return nullcontext()
 
-        try:
-            for kind in before:
-                signal.signal(kind, on_signal)
-            yield
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
+
+def _sharded(model: nn.Module, ranks: Ranks, *, bfloat16: bool) -> nn.Module:
+    mesh = init_device_mesh(ranks.device.type, (ranks.count,))
+    weights_dtype = torch.bfloat16 if bfloat16 else None
+    policy = MixedPrecisionPolicy(weights_dtype, torch.float32, cast_forward_inputs=False)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
+
+
+def _replicated(model: nn.Module) -> nn.Module:
+    arguments = inspect.signature(DistributedDataParallel).parameters
+    new_name = "forward_sync_buffers"  # in newer releases
+    sync_buffers = new_name if new_name in arguments else "broadcast_buffers"
+    options: dict[str, Any] = {sync_buffers: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(model, **options)

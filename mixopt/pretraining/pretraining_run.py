@@ -22,7 +22,7 @@ from mixopt.pretraining.directory import (
 )
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
-from mixopt.pretraining.parallel import Interruption, Ranks, joined
+from mixopt.pretraining.ranks import Interruption, Ranks, joined
 from mixopt.reporting import table_text
 from mixopt.run_directory import working_in
 from mixopt.system import Say, git_commit, is_worker, loss_text, silent
@@ -62,21 +62,20 @@ class PretrainResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
-        values = asdict(self) | {"checkpoint": str(self.checkpoint), "finished": self.is_finished}
+        values = asdict(self)
+        del values["path"]
         del values["interrupted"]
-        return {"directory": str(values.pop("path")), **values}
+        values["checkpoint"] = str(self.checkpoint)
+        values["finished"] = self.is_finished
+        return {"directory": str(self.path)} | values
 
     def __str__(self) -> str:
         """Return the result as a table for the terminal."""
         skipped = f", {self.skipped} of them skipped" if self.skipped else ""
-        rows = [
-            (
-                name,
-                f"{self.weights[name]:.2%}" if name in self.weights else "",
-                loss_text(self.losses.get(name)),
-            )
-            for name in dict.fromkeys([*self.weights, *self.losses])
-        ]
+        rows: list[tuple[str, str, str]] = []
+        for name in dict.fromkeys([*self.weights, *self.losses]):
+            weight = f"{self.weights[name]:.2%}" if name in self.weights else ""
+            rows.append((name, weight, loss_text(self.losses.get(name))))
         title = f"{self.step:,} of {self.steps:,} steps{skipped}, {self.tokens:,} tokens"
         return table_text(title, ("domain", "weight", "held-out loss (nats per token)"), rows)
 
@@ -107,7 +106,8 @@ def pretrain(
         MixoptError: Invalid input, or training diverged; the message says how to fix it. Ranks
             other than 0 raise OtherRankError, which is not reported.
     """
-    path, interruption = Path(out), Interruption()
+    path = Path(out)
+    interruption = Interruption()
     loaded = _read(config, overrides)
     with joined(loaded.device) as ranks, ExitStack() as exits:
         on_first(lambda: exits.enter_context(working_in(path)))
@@ -116,7 +116,11 @@ def pretrain(
             last = on_first(checkpoints.newest_whole)
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
-                loop.begin() if last is None else loop.resume(*last)
+                if last is None:
+                    loop.begin()
+                else:
+                    checkpoint, state = last
+                    loop.resume(checkpoint, state)
                 signals = interruption.listening(lambda: ranks.rank > 0 or is_worker(path))
                 with _tracked(resolved, loop, path, ranks, say), signals:
                     loop.run(interruption)
@@ -150,7 +154,8 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
 def _result(config: PretrainConfig, out: Path, interruption: Interruption) -> PretrainResult:
     last = last_checkpoint(out / CHECKPOINTS)
     assert last is not None, "a run ends with a checkpoint"
-    state, steps = read_state(last), config.training.steps
+    state = read_state(last)
+    steps = config.training.steps
     return PretrainResult(
         path=out,
         step=state.step,
@@ -181,28 +186,37 @@ def _tracked(
         )
         tracker.add("pretrain", lines=METRICS, files=[out / "config.yaml"])
         yield
-        experts = loop.experts
-        if tracker.enabled and experts is not None and experts.record.last_step:
-            from mixopt.reporting import draw_experts, experts as experts_of
-
-            try:
-                tracker.add("pretrain", files=draw_experts(experts_of(out)))
-            except MixoptError as error:
-                warn(f"experts are not drawn: {error}")
+        has_counts = loop.experts is not None and loop.experts.record.last_step
+        if tracker.enabled and has_counts:
+            _add_expert_figures(tracker, out, warn)
         tracker.add("pretrain", files=[out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
 
 
+def _add_expert_figures(tracker: Tracker, out: Path, warn: Say) -> None:
+    from mixopt.reporting import draw_experts, experts
+
+    try:
+        tracker.add("pretrain", files=draw_experts(experts(out)))
+    except MixoptError as error:
+        warn(f"experts are not drawn: {error}")
+
+
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
-    origin = config.model.origin
-    return {
+    """Return the parameters of the run in MLflow."""
+    params: dict[str, Any] = {
         "seed": config.seed,
         "ranks": ranks.count,
         "parallel": config.parallel,
         "model": config.model.name,
-        **{f"model/{name}": value for name, value in config.model.options.items()},
-        **({"model/from": origin.checkpoint, "model/sha256": origin.sha256} if origin else {}),
-        **{f"training/{n}": v for n, v in config.training.model_dump(mode="json").items()},
-        **({"estimator": config.estimator.name} if config.estimator else {}),
     }
+    params |= {f"model/{name}": value for name, value in config.model.options.items()}
+    if config.model.origin is not None:
+        params["model/from"] = config.model.origin.checkpoint
+        params["model/sha256"] = config.model.origin.sha256
+    training = config.training.model_dump(mode="json")
+    params |= {f"training/{name}": value for name, value in training.items()}
+    if config.estimator is not None:
+        params["estimator"] = config.estimator.name
+    return params

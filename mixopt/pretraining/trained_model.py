@@ -36,15 +36,15 @@ from mixopt.pretraining.models import (
     logits_of,
     quietly,
 )
-from mixopt.pretraining.parallel import device_named
+from mixopt.pretraining.ranks import device_named
 from mixopt.reporting import table_text
 from mixopt.system import Array, progress, writing
 
 _SHARD = "5GB"  # maximum size of a weight file
 TOLERANCE = 1e-5  # relative to the largest logit, at least 1
-_PASS_TOKENS = 8192
-_PASS_LOGITS = 1 << 27
-USUAL_LENGTH = 2048  # of a model without a maximum length
+_PASS_TOKENS = 8192  # maximum tokens of a pass
+_PASS_LOGITS = 1 << 27  # maximum logits of a pass
+USUAL_LENGTH = 2048  # tokens of a sequence, for a model without a maximum length
 _COMPARED = 64  # tokens in each of two compared sequences
 
 
@@ -71,39 +71,42 @@ def score_tasks(
     """
     files = task_files(folder)
     chosen = {name: chosen_items(read_items(file), items) for name, file in files.items()}
-    origin, place = open_origin(path, trust=trust), device_named(device)
-    tokenizer, length = origin.tokenizer(), origin.length or USUAL_LENGTH
+    origin = open_origin(path, trust=trust)
+    chosen_device = device_named(device)
+    tokenizer = origin.tokenizer()
+    length = origin.length or USUAL_LENGTH
     tasks = [encode_task(name, rows, tokenizer) for name, rows in chosen.items()]
     limit = min(_PASS_TOKENS, _PASS_LOGITS // tokenizer.vocab_size)
-    read = RowBatches(task_rows(tasks), longest=length, tokens=limit)
-    log_P = _log_probabilities(origin.module().to(place).eval(), read, place)
-    parts = np.split(read.sums(log_P), np.cumsum([task.rows for task in tasks])[:-1])
-    scored = {
-        task.name: {
+    batches = RowBatches(task_rows(tasks), longest=length, tokens=limit)
+    model = origin.module().to(chosen_device).eval()
+    log_P = _log_probabilities(model, batches, chosen_device)
+    ends = np.cumsum([task.rows for task in tasks])
+    parts = np.split(batches.sums(log_P), ends[:-1])
+    scores: dict[str, Any] = {}
+    for task, part in zip(tasks, parts, strict=True):
+        lengths_R = np.diff(task.start_R) - 1
+        scores[task.name] = {
             "items": task.rows,
             "bits_per_byte": task.bits_per_byte(part),
-            "cut": int((np.diff(task.start_R) - 1 > length).sum()),
+            "cut": int((lengths_R > length).sum()),
         }
-        for task, part in zip(tasks, parts, strict=True)
-    }
     step = origin.step or 0
-    return {"checkpoint": str(origin.path), "step": step, "length": length, "tasks": scored}
+    return {"checkpoint": str(origin.path), "step": step, "length": length, "tasks": scores}
 
 
 @torch.no_grad()
-def _log_probabilities(model: nn.Module, read: RowBatches, device: torch.device) -> Array:
+def _log_probabilities(model: nn.Module, rows: RowBatches, device: torch.device) -> Array:
     """Return the log probability of each scored token, in nats, shape (P,)."""
     parts = [np.zeros(0)]
-    with progress("scoring tasks", len(read.batches)) as update:
-        for number, batch in enumerate(read.batches, start=1):
-            tokens_BT, place_P, target_P = (
-                torch.from_numpy(np.ascontiguousarray(part)).to(device)
-                for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
-            )
+    with progress("scoring tasks", len(rows.batches)) as update:
+        for number, batch in enumerate(rows.batches, start=1):
+            tokens_BT = torch.from_numpy(np.ascontiguousarray(batch.tokens_BW[:, :-1])).to(device)
+            place_P = torch.from_numpy(np.ascontiguousarray(batch.place_P)).to(device)
+            target_P = torch.from_numpy(np.ascontiguousarray(batch.targets_P)).to(device)
             logits_PV = logits_of(model(tokens_BT)).flatten(0, 1)[place_P].float()
             losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
             parts.append(-losses_P.double().cpu().numpy())
-            update(number, f"{number} of {len(read.batches)}")
+            update(number, f"{number} of {len(rows.batches)}")
     return np.concatenate(parts)
 
 
@@ -136,9 +139,10 @@ def export_model(path: str | Path, out: str | Path, *, trust: bool = False) -> d
     if out.exists():
         raise RunError(f"{out}: exists already; give a folder that does not")
     origin = open_origin(path, trust=trust)
-    length, name = origin.length or USUAL_LENGTH, str(origin.path)
+    name = str(origin.path)
+    length = origin.length or USUAL_LENGTH
     export = write_export(origin.module().eval(), origin.tokenizer(), length, out, name)
-    return {"path": str(out), "checkpoint": name, **export}
+    return {"path": str(out), "checkpoint": name} | export
 
 
 def write_export(
@@ -157,13 +161,15 @@ def write_export(
             export_tokenizer(tokenizer, folder, length=length)
             GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
             written = load_folder(folder, folder_model(folder)).eval()
-            shape = 2, min(_COMPARED, length)
             draw = torch.Generator().manual_seed(0)
+            shape = (2, min(_COMPARED, length))
             tokens_BT = torch.randint(tokenizer.vocab_size, shape, generator=draw)
             with torch.no_grad():
-                expected, exported = (logits_of(m(tokens_BT)).float() for m in (model, written))
-            difference = float((expected - exported).abs().max())
-            if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+                logits_BTV = logits_of(model(tokens_BT)).float()
+                written_BTV = logits_of(written(tokens_BT)).float()
+            difference = float((logits_BTV - written_BTV).abs().max())
+            scale = max(1.0, float(logits_BTV.abs().max()))
+            if not difference <= TOLERANCE * scale:
                 raise RunError(
                     f"{name}: as {kind} its logits differ by {difference:.2g}, more than rounding"
                     f" ({TOLERANCE:g}); nothing is written"
@@ -183,20 +189,25 @@ def _write_model(model: nn.Module, end: int, folder: Path) -> str:
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
-    form, weights = getattr(model, "transformers_form", None), dict[str, torch.Tensor]()
+    form = getattr(model, "transformers_form", None)
+    weights: dict[str, torch.Tensor] = {}
     if isinstance(model, PreTrainedModel):
         config: Any = model.config
     elif form is not None:
         fields, weights = form()
-        kind, options = fields["model_type"], {n: v for n, v in fields.items() if n != "model_type"}
+        options = dict(fields)
+        kind = options.pop("model_type")
         config = hugging_face_config(ModelConfig(name=kind, options=options))
-        config.architectures, config.dtype = [causal_models()[1][kind]], "float32"
+        _, classes = causal_models()
+        config.architectures = [classes[kind]]
+        config.dtype = "float32"
     else:
         raise PluginError(
             f"model {type(model).__name__}: has no form in transformers: it needs a method"
             " transformers_form (mixopt.pretraining.models says what it returns)"
         )
-    config.eos_token_id, config.use_cache = end, True  # for generation
+    config.eos_token_id = end
+    config.use_cache = True  # for generation
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
     if isinstance(model, PreTrainedModel):

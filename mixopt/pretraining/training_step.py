@@ -1,4 +1,4 @@
-"""The parallel model (DDP or FSDP2), AdamW, and a step on a global batch, the same on every rank.
+"""AdamW, documents kept apart, and a step on a global batch, the same on every rank.
 
 Randomness of a pass (dropout) follows from the seed and the position of its sequences in the
 stream, so no random state is saved. One small all-reduce tells all ranks whether the step is
@@ -21,32 +21,38 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.models import blocks_of, document_positions, has_bfloat16, logits_of
-from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import auxiliary_coefficient
 from mixopt.system import one_line
 
-_CHUNK_LOGITS = 1 << 24
-
+_CHUNK_LOGITS = 1 << 24  # logits that are converted to float32 at once
 _MASKS = "training.mask_documents"
-_SHORT = 12  # tokens of the two documents in the mask check
-_LEAK = 1e-4  # allowed influence across documents, relative to that within one
+_MASK_CHECK_TOKENS = 12  # of the two documents in the mask check
+_MAX_LEAK = 1e-4  # allowed influence across documents, relative to that within one
 
 Counting = Callable[[Tensor, int, Sequence[int]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """Result of a step."""
+    """Result of a step.
+
+    Attributes:
+        learning_rate: Learning rate of the step.
+        gradient_norm: Norm of the gradient before clipping.
+        skipped: Whether it changed nothing because a loss or the gradient was not finite.
+        stopping: Whether any rank was asked to stop.
+        parts: Losses (B, T) and domains (B,) of each pass of this rank.
+        added_P: Auxiliary loss of each pass; None if the model has none.
+    """
 
     learning_rate: float
     gradient_norm: float
@@ -78,22 +84,27 @@ class DocumentMasks:
                 f"{_MASKS}: {type(model).__name__} takes no position_ids, which would tell it where"
                 " documents begin; leave it out"
             )
+        self._ends = ends
         # With a cache transformers builds no masks from positions.
-        self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in arguments else {}
-        half, name = min(length, _SHORT) // 2, type(model).__name__
-        if half < 2 or vocab_size < 4:
-            return
+        self._fixed = {"use_cache": False} if "use_cache" in arguments else {}
+        half = min(length, _MASK_CHECK_TOKENS) // 2
+        if half >= 2 and vocab_size >= 4:
+            self._check(model, half, vocab_size)
+
+    def _check(self, model: nn.Module, half: int, ids: int) -> None:
+        """Raise unless documents of `half` tokens do not influence each other."""
         kind = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
         if kind.startswith("flash"):
             raise ConfigError(
                 f"{_MASKS}: model.options.attn_implementation: {kind} keeps documents apart in"
                 " single rows only; give sdpa or flex_attention"
             )
+        name = type(model).__name__
         try:
-            leak, within = self._influences(model.eval(), half, vocab_size)
+            leak, within = self._influences(model.eval(), half, ids)
         except Exception as error:  # a model without support may raise anything
             raise ConfigError(f"{_MASKS}: {name} cannot be called so: {one_line(error)}") from error
-        if not leak <= _LEAK * within:
+        if not leak <= _MAX_LEAK * within:
             raise ConfigError(
                 f"{_MASKS}: {name} does not keep documents apart by position_ids: what it predicts"
                 " in one depends on the one before it; leave it out, or take another model"
@@ -108,14 +119,22 @@ class DocumentMasks:
         """Return how much outputs for a document depend on its surroundings, and on itself."""
         draw = torch.Generator().manual_seed(0)
         before, document = torch.randint(ids, (2, half), generator=draw)
-        changed = document.clone()
-        changed[0] = (document[0] + 1) % ids
-        pairs = (before, document), ((before + 1) % ids, document), (before, changed)
-        rows = torch.stack([torch.cat(pair) for pair in pairs])
-        places = torch.arange(half).repeat(3, 2)
-        output = model(rows, position_ids=places, **self._fixed)
-        same, elsewhere, moved = logits_of(output)[:, half:]
-        return (same - elsewhere).abs().max().item(), (same - moved)[1:].abs().max().item()
+        other_before = (before + 1) % ids
+        other_start = document.clone()
+        other_start[0] = (document[0] + 1) % ids
+        rows = torch.stack(
+            [
+                torch.cat([before, document]),
+                torch.cat([other_before, document]),
+                torch.cat([before, other_start]),
+            ]
+        )
+        positions = torch.arange(half).repeat(3, 2)
+        output = model(rows, position_ids=positions, **self._fixed)
+        logits, logits_other_before, logits_other_start = logits_of(output)[:, half:]
+        leak = (logits - logits_other_before).abs().max().item()
+        within = (logits - logits_other_start)[1:].abs().max().item()
+        return leak, within
 
 
 class Trainer:
@@ -125,19 +144,21 @@ class Trainer:
         self, model: nn.Module, config: PretrainConfig, ranks: Ranks, masks: DocumentMasks | None
     ) -> None:
         """Move, compile and wrap a model on the CPU, the same on every rank."""
-        self._ranks, self._masks = ranks, masks
-        self._training, self._seed = config.training, config.seed
-        precision = config.training.precision
-        self._half = has_bfloat16(ranks.device) if precision == "auto" else precision == "bfloat16"
+        self._ranks = ranks
+        self._masks = masks
+        self._training = config.training
+        self._seed = config.seed
+        if config.training.precision == "auto":
+            self._is_bfloat16 = has_bfloat16(ranks.device)
+        else:
+            self._is_bfloat16 = config.training.precision == "bfloat16"
         for block in blocks_of(model):
             if config.training.activation_checkpointing:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        self.model = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
-        self._called = self.model
-        if config.parallel == "ddp" and ranks.count > 1:
-            self._called = self._replicated()
+        self._parallel = ParallelModel(model, config.parallel, ranks, bfloat16=self._is_bfloat16)
+        self.model = self._parallel.module
         self._weights = [w for w in self.model.parameters() if w.requires_grad]
         self.optimizer = make_optimizer(self.model, config.training)
         self._coefficient = ranks.each(lambda: auxiliary_coefficient(self.model))
@@ -155,17 +176,19 @@ class Trainer:
 
     def _output(self, model: nn.Module, tokens_BT: Tensor) -> Any:
         inputs = {} if self._masks is None else self._masks.inputs(tokens_BT)
-        with torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half):
+        device = self._ranks.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self._is_bfloat16):
             return model(tokens_BT, **inputs)
 
     def step(
         self, step: int, batch: dict[str, Any], counting: Counting | None, *, stop: bool
     ) -> StepOutcome:
         """Run a step on a batch of this rank; `counting` counts its experts."""
-        parts, added_P = self._accumulate(batch, counting or (lambda *_: nullcontext()))
+        parts, added_P = self._accumulate(batch, counting or _uncounted)
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         skipped, stopping = self._agree(parts, norm, stop=stop)
         rate = self._training.rates.rate(step)
         if not skipped:
@@ -175,26 +198,34 @@ class Trainer:
                 group["lr"] = rate
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), skipped, stopping, parts, added_P)
+        return StepOutcome(
+            learning_rate=rate,
+            gradient_norm=float(norm),
+            skipped=skipped,
+            stopping=stopping,
+            parts=parts,
+            added_P=added_P,
+        )
 
     def _accumulate(
         self, batch: dict[str, Any], counting: Counting
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """Accumulate gradients over passes; return losses, domains and auxiliary losses."""
-        parts, added = list[tuple[Tensor, Tensor]](), list[Tensor]()
+        parts: list[tuple[Tensor, Tensor]] = []
+        added: list[Tensor] = []
         rows_BW = batch["input_ids"].to(self._ranks.device, torch.long, non_blocking=True)
-        of_rows_B = batch["domain"].to(self._ranks.device, non_blocking=True)
+        row_domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
         size = self._training.micro_batch or len(rows_BW)
-        passes = list(zip(rows_BW.split(size), of_rows_B.split(size), strict=True))
-        first = batch["position"]  # in the stream
+        passes = list(zip(rows_BW.split(size), row_domain_B.split(size), strict=True))
+        position = batch["position"]  # of the next pass in the stream
         self.model.train()
-        for tokens_BW, domain_B in passes:
-            torch.manual_seed(_seed_at(self._seed, first))
-            positions = range(first, first + len(domain_B))
-            first = positions.stop
-            with self._reducing(last=len(parts) == len(passes) - 1):
+        for number, (tokens_BW, domain_B) in enumerate(passes, start=1):
+            torch.manual_seed(_seed_at(self._seed, position))
+            positions = range(position, position + len(domain_B))
+            position = positions.stop
+            with self._parallel.reducing(last=number == len(passes)):
                 with counting(domain_B, tokens_BW.shape[1] - 1, positions):
-                    output = self._output(self._called, tokens_BW[:, :-1])
+                    output = self._output(self._parallel.called, tokens_BW[:, :-1])
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
                 auxiliary = added_loss(self.model, output, self._coefficient)
@@ -203,41 +234,26 @@ class Trainer:
                     loss = loss + auxiliary
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
-        return parts, torch.stack(added) if added else None
-
-    def _reducing(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Reduce gradients over ranks in the last pass of a step only."""
-        if isinstance(self.model, FSDPModule):
-            self.model.set_requires_gradient_sync(last)
-        elif isinstance(self._called, DistributedDataParallel) and not last:
-            return self._called.no_sync()
-        return nullcontext()
+        added_P = torch.stack(added) if added else None
+        return parts, added_P
 
     def _agree(
         self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
     ) -> tuple[bool, bool]:
         """Return on every rank whether a value is not finite, and whether any rank must stop."""
-        sums = torch.stack([norm, *(losses.sum() for losses, _ in parts)])
-        broken = ~torch.isfinite(sums).all()
-        counts = torch.stack([broken, torch.full_like(broken, stop)]).float()
+        values = [norm]
+        values += [losses_BT.sum() for losses_BT, _ in parts]
+        is_broken = ~torch.isfinite(torch.stack(values)).all()
+        counts = torch.stack([is_broken, torch.full_like(is_broken, stop)]).float()
         dist.all_reduce(counts)
         skipped, stopping = counts.bool().tolist()
         return skipped, stopping
 
-    def _shard(self, model: nn.Module) -> nn.Module:
-        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
-        half = torch.bfloat16 if self._half else None
-        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
-        for block in (*blocks_of(model), model):
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        return model
 
-    def _replicated(self) -> nn.Module:
-        arguments = inspect.signature(DistributedDataParallel).parameters
-        new = "forward_sync_buffers"  # its name in newer releases
-        sync = new if new in arguments else "broadcast_buffers"
-        options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
-        return DistributedDataParallel(self.model, **options)
+def _uncounted(
+    domain_B: Tensor, length: int, positions: Sequence[int]
+) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _seed_at(seed: int, position: int) -> int:
@@ -254,10 +270,11 @@ def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
     """
     logits_BTV = logits_of(output)
     rows = max(1, _CHUNK_LOGITS // logits_BTV[0].numel())
-    parts = zip(torch.split(logits_BTV, rows), torch.split(targets_BT, rows), strict=True)
+    chunks = zip(torch.split(logits_BTV, rows), torch.split(targets_BT, rows), strict=True)
     if not logits_BTV.requires_grad or rows >= len(targets_BT):
-        return torch.cat([_cross_entropy(*part) for part in parts])
-    return torch.cat([checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts])
+        return torch.cat([_cross_entropy(logits, targets) for logits, targets in chunks])
+    recomputed = partial(checkpoint, _cross_entropy, use_reentrant=False)
+    return torch.cat([recomputed(logits, targets) for logits, targets in chunks])
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -275,11 +292,13 @@ def make_optimizer(model: nn.Module, options: Any) -> optim.AdamW:
         options: Has `lr`, `betas`, `eps` and `weight_decay`.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [w for w in trained if w.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [w for w in trained if w.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    matrices = [weight for weight in trained if weight.ndim > 1]
+    vectors = [weight for weight in trained if weight.ndim <= 1]
+    groups: list[dict[str, Any]] = []
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": options.weight_decay})
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
     adam = optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
     get_optimizer_state_dict(model, adam)  # creates the state by a step without effect
     for state in adam.state.values():
@@ -293,4 +312,6 @@ def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | No
     if isinstance(loss, Tensor):
         return loss
     auxiliary = getattr(output, "aux_loss", None)
-    return coefficient * auxiliary if coefficient and isinstance(auxiliary, Tensor) else None
+    if not coefficient or not isinstance(auxiliary, Tensor):
+        return None
+    return coefficient * auxiliary

@@ -17,7 +17,7 @@ from mixopt.errors import MixoptError, RunError
 from mixopt.pretraining import checkpoints as checkpoints_module
 from mixopt.pretraining.checkpoints import Checkpoints, _Writer, check_checkpoint, load_training
 from mixopt.pretraining.config import CheckpointConfig
-from mixopt.pretraining.parallel import joined
+from mixopt.pretraining.ranks import joined
 from mixopt.run_directory import CheckedPart
 
 pytestmark = pytest.mark.usefixtures("one_thread")

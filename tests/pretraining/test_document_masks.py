@@ -16,7 +16,7 @@ from mixopt.errors import ConfigError, CorpusError
 from mixopt.pretraining import load_pretraining, open_origin
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model, logits_of
-from mixopt.pretraining.parallel import joined
+from mixopt.pretraining.ranks import joined
 from mixopt.pretraining.training_step import DocumentMasks, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from mixopt import pretrain
 from mixopt.cli.options import app
 from mixopt.errors import RunError
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.parallel import Interruption
+from mixopt.pretraining.ranks import Interruption
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ from torch import nn
 from mixopt import pretrain
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import TrainingConfig
-from mixopt.pretraining.parallel import device_named
+from mixopt.pretraining.ranks import device_named
 from mixopt.pretraining.training_step import make_optimizer, token_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
