@@ -19,6 +19,7 @@ from mixopt.system import Array, BoolArray, IntArray, read_table
 
 MISSING = ("", "nan", "-nan", "na", "n/a", "null", "none")  # in any case
 PARQUET = (".parquet", ".pq")
+OTHER_SEPARATORS = ";\t|"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,9 @@ class CellTable:
     @classmethod
     def read(cls, path: Path, notes: list[str]) -> CellTable:
         """Read a file: Parquet by its suffix, else CSV; `notes` collects what is done to it."""
-        return cls(path, _parquet(path) if path.suffix.lower() in PARQUET else _csv(path), notes)
+        is_parquet = path.suffix.lower() in PARQUET
+        cells = _parquet(path) if is_parquet else _csv(path)
+        return cls(path, cells, notes)
 
     def fault(self, text: str) -> TrialsError:
         """Return an error that names the file."""
@@ -56,8 +59,13 @@ class CellTable:
     @property
     def names(self) -> list[str]:
         """The name of each row; its number without a key."""
-        numbers = [str(row) for row in range(1, len(self.cells) + 1)]
-        return self.column(self.key) if self.key else numbers
+        if self.key:
+            return self.column(self.key)
+        return [str(row) for row in range(1, len(self.cells) + 1)]
+
+    def is_unique(self, column: str) -> bool:
+        """Return whether a column has another cell in every row."""
+        return self.cells[column].n_unique() == len(self.cells)
 
     def without(self, columns: Collection[str]) -> CellTable:
         """Return the table without some columns."""
@@ -81,7 +89,8 @@ class CellTable:
         """Return columns as finite numbers, shape (N, columns)."""
         values_NC = self._floats(columns)
         for place, row in np.argwhere(~np.isfinite(values_NC.T))[:1]:
-            column, cell = columns[place], self.column(columns[place])[row]
+            column = columns[place]
+            cell = self.column(column)[row]
             fault = f"is {cell or 'empty'}"
             hint = "fill it in, or leave such rows out: --ignore incomplete"
             if not self.gaps([column])[row, 0]:
@@ -107,25 +116,30 @@ def _csv(path: Path) -> pl.DataFrame:
         raise TrialsError(f"{path}: cannot be read: {reason}") from error
     if len(lines) < 2:
         raise TrialsError(f"{path}: expected a header and at least one row")
-    header, rows = lines[0][1], [row for _, row in lines[1:]]
+    _, header = lines[0]
     for line, row in lines[1:]:
         if len(row) != len(header):
             raise TrialsError(f"{path}:{line}: {len(row)} cells for {len(header)} columns")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+    if len(header) == 1 and any(mark in header[0] for mark in OTHER_SEPARATORS):
         raise TrialsError(f"{path}: columns must be separated by commas, got {header[0]!r}")
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise TrialsError(f"{path}: column {doubled[0]!r} appears twice; rename one")
-    return pl.DataFrame(dict(zip(header, zip(*rows, strict=True), strict=True)))
+    columns = zip(*[row for _, row in lines[1:]], strict=True)
+    return pl.DataFrame(dict(zip(header, columns, strict=True)))
 
 
 def _parquet(path: Path) -> pl.DataFrame:
     table = read_table(path, error=TrialsError)
     if table.is_empty():
         raise TrialsError(f"{path}: expected at least one row")
-    return pl.DataFrame({name: list(map(_cell, table[name])) for name in table.columns})
+    cells = {name: [_cell(value) for value in table[name]] for name in table.columns}
+    return pl.DataFrame(cells)
 
 
 def _cell(value: object) -> str:
-    # repr of a float is the shortest text that parses to the same number.
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value).strip()
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)  # the shortest text that parses to the same number
+    return str(value).strip()

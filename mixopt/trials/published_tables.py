@@ -7,10 +7,7 @@ column for each metric in `metrics.csv`, both with an unnamed column of row numb
 and suffixes of columns (`train_`, `metric/`, `_val_loss`, and `the_pile_` in both tables) are
 removed, so that a domain has one name in both tables.
 
-One table: exports of MLflow (`params.weight/web` and `metrics.loss/web` beside `run_id` and
-`status`, or plain names beside `Run ID` and `Status`) and of W&B (plain names beside `Name`, `ID`
-and `State`). Columns are recognised as weights or losses by prefixes and suffixes (WEIGHTS,
-LOSSES); other columns and unfinished runs are left out and counted.
+One table: exports of MLflow and W&B (mixopt.trials.exported_tables).
 
 Columns `parameters` and `tokens` in either table are the model size of a trial. In a table with a
 column `schedule`, the completed share of each row's own schedule, rows below 1 are left out: the
@@ -24,11 +21,11 @@ this.
 Shapes: N trials, D domains, M evaluation domains.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -39,9 +36,7 @@ from mixopt.mixture import Mixture, Phases
 from mixopt.system import Array, BoolArray
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
-    BPB,
     ITEMS,
-    LOSS,
     MAX_SIZE,
     WEIGHT,
     Unit,
@@ -51,92 +46,24 @@ from mixopt.trials.columns import (
     loss_column,
     schema,
 )
+from mixopt.trials.exported_tables import (
+    KEYS,
+    LOSS_ENDS,
+    LOSSES,
+    PHASE,
+    SCHEDULE,
+    SIZE,
+    WEIGHTS,
+    split_export,
+)
 from mixopt.trials.table import Trials
 
-KEYS = ("trial", "run", "run_id", "index", "name", "id")  # use the first one unique in both
-SIZE = ("parameters", "tokens")  # columns in either table, neither weight nor loss
-SCHEDULE = "schedule"  # column with the completed share of a row's schedule
 SAME_SUM = 1e-6
+ROUNDING = 1e-9  # sums of weights that are nearer to 1 are not said to be rescaled
 MAX_PHASES = 5
-PHASE = "phase/"  # prefix of columns with a phase's share of the tokens
+MAX_OFF_ONE = 0.5  # sums of weights within this of 1 are taken for mixtures
 ROW_NUMBERS = ("", "Unnamed: 0")  # pandas' names for a column of row numbers
-TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
-NESTED = re.compile(r".*[./](?=(weights?|mixture)[./])")  # of a configuration: data.weights.web
-WEIGHTS = (
-    *(WEIGHT, "weights/", "weight_", "weights.", "weight."),
-    *("ratio_", "train_", "mixture/", "mixture.", "w_"),
-)
-LOSSES = (LOSS, "loss_", "loss.", BPB, "metric/", "metric_", "valid_", "eval/")
 SHARED_PREFIXES = ("the_pile_",)
-LOSS_ENDS = ("_val_loss", "_loss", "/loss", "_bpb")
-STATES, FINISHED = ("status", "state"), ("finished", "completed", "success")
-
-
-def split_export(table: CellTable) -> tuple[CellTable, CellTable]:
-    """Return the weights and the losses of finished runs as two tables.
-
-    Raises:
-        TrialsError: No columns of weights or of losses, or no finished run.
-    """
-    plain = {name: _plain(name) for name in table.cells.columns}
-    kinds = {name: _kind(column) for name, column in plain.items()}
-    for kind, forms in (
-        ("weight", f"{WEIGHT}web, w_web or ratio_web"),
-        ("loss", f"{LOSS}code, code_loss or metric_code"),
-    ):
-        if kind not in kinds.values():
-            raise table.fault(
-                f"no column of a {kind}, such as {forms}; rename them, or give two tables: W.csv"
-                " of weights and L.csv of losses"
-            )
-    finished = _ended(table)
-    free = {
-        name: column.lower().replace(" ", "_") for name, column in plain.items() if not kinds[name]
-    }
-    unknown = [plain[name] for name, key in free.items() if key not in KEYS]
-    if unknown:
-        table.note(f"neither weight nor loss, left out: {listed(unknown)}")
-    by_key = {key: finished.cells[name] for name, key in free.items() if key in KEYS}
-    keys = {key: cells for key, cells in by_key.items() if "" not in cells}
-    key_table = pl.DataFrame(keys)
-    if not any(column.n_unique() == len(column) for column in key_table):
-        key_table = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(finished.cells))]})
-
-    def part(*part_kinds: str) -> CellTable:
-        columns = [name for name in plain if kinds[name] in part_kinds]
-        cells = finished.cells.select(columns).rename({name: plain[name] for name in columns})
-        return replace(finished, cells=key_table.hstack(cells))
-
-    return part("weight", "size"), part("loss")
-
-
-def _plain(name: str) -> str:
-    """Return a column's name without a tracker's prefix or the path of nested weights."""
-    prefix = next((tracker for tracker in TRACKER_PREFIXES if name.startswith(tracker)), "")
-    nested = NESTED.match(name)
-    return name[nested.end() :] if nested else name.removeprefix(prefix)
-
-
-def _kind(name: str) -> str:
-    if name in (*SIZE, SCHEDULE) or name.startswith(PHASE):
-        return "size"
-    if name.startswith(WEIGHTS):
-        return "weight"
-    return "loss" if name.startswith((*LOSSES, TASK)) or name.endswith(LOSS_ENDS) else ""
-
-
-def _ended(table: CellTable) -> CellTable:
-    """Return the finished runs, if a column has their status."""
-    state = next((name for name in table.cells.columns if name.lower() in STATES), None)
-    if state is None:
-        return table
-    cells = table.column(state)
-    rows = [row for row, cell in enumerate(cells) if cell.lower() in FINISHED]
-    if not rows:
-        raise table.fault(f"{state}: no run has finished (found {listed(cells[:1])})")
-    if dropped := len(cells) - len(rows):
-        table.note(f"left out {dropped} of {len(cells)} runs, whose {state} is not finished")
-    return table.take(rows)
 
 
 def read_trials(
@@ -182,56 +109,84 @@ def joined_trials(
     for name in ignore:
         if name not in left.cells.columns:
             right.require(name, "--ignore")
-    left, right = (_without_repeats(table.without(ignore)) for table in (left, right))
+    left = _without_repeats(left.without(ignore))
+    right = _without_repeats(right.without(ignore))
     left, right = _joined(left, right, key, drop_incomplete=drop_incomplete)
     if drop_incomplete:
         left, right = _without_gaps(left, right)
-    scheduled = next((table for table in (left, right) if SCHEDULE in table.cells.columns), None)
+    scheduled = _with_schedule(left, right)
     if scheduled is not None:
         is_ended_N = _is_at_end(scheduled)
-        left, right = left.where(is_ended_N), right.where(is_ended_N)
+        left = left.where(is_ended_N)
+        right = right.where(is_ended_N)
     columns = data_columns(left)
     measured = [name for name in data_columns(right) if not name.startswith(ITEMS)]
     loss_columns = sorted(measured, key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
-    weights_ND, losses_NM = left.numbers(columns), right.numbers(loss_columns)
+    weights_ND = left.numbers(columns)
+    losses_NM = right.numbers(loss_columns)
     stated = [name for name in left.cells.columns if name.startswith(PHASE)]
-    is_mixture = bool(stated) or _add_up(weights_ND, 0.5) or _add_up(weights_ND / 100, tolerance)
-    if not is_mixture and len(targets) > 1 and _add_up(losses_NM, tolerance):
-        raise right.fault(
-            f"rows add up to 1, and those of {left.path} do not: give the table of mixtures first"
-        )
+    if not stated:
+        _check_order(left, right, weights_ND, losses_NM, tolerance)
     weights_ND = _as_shares(left, domains, weights_ND, tolerance)
-    points = [
-        _mixture(left, name, domains, weights_D, tolerance)
-        for name, weights_D in zip(left.names, weights_ND, strict=True)
-    ]
+    mixtures = _mixtures(left, domains, weights_ND, tolerance)
     _note_rescaled(left, weights_ND)
     _note_constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     _note_constant(right, targets, losses_NM, "loss", "no mixture is better on it")
-    weights_ND = np.array([point.array for point in points])
-    if len(points) > 1:
+    weights_ND = np.array([mixture.array for mixture in mixtures])
+    if len(mixtures) > 1:
         _check_phases(left, stated, Phases.detect(domains, weights_ND), tolerance)
-    fingerprints = [point.fingerprint for point in points]
-    sizes = {**_size(right), **_size(left)}
-    if scheduled is not None:
-        counts = sizes.get("parameters", [None] * len(points))
-        runs = pl.DataFrame({"mixture": fingerprints, "parameters": counts})
-        sizes["seed"] = runs.select(pl.int_range(pl.len()).over(runs.columns)).to_series().to_list()
-    cells = {
+    cells: dict[str, Any] = {
         "trial": left.names,
         "role": "sampled",
         "status": "finished",
-        "mixture": fingerprints,
-        **{WEIGHT + name: weights_ND[:, d] for d, name in enumerate(domains)},
-        **{loss_column(name, unit): losses_NM[:, m] for m, name in enumerate(targets)},
-        **sizes,
+        "mixture": [mixture.fingerprint for mixture in mixtures],
     }
-    types = schema(domains, targets)
-    empty = [pl.lit(None, dtype).alias(n) for n, dtype in types.items() if n not in cells]
-    table = pl.DataFrame(cells).with_columns(empty).select(list(types))
+    for name, weights_N in zip(domains, weights_ND.T, strict=True):
+        cells[WEIGHT + name] = weights_N
+    for name, losses_N in zip(targets, losses_NM.T, strict=True):
+        cells[loss_column(name, unit)] = losses_N
+    cells |= _size(right) | _size(left)
+    if scheduled is not None:
+        cells["seed"] = _numbers_of_runs(cells)
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
+    table = _filled(cells, schema(domains, targets))
     return Trials(table, domains, targets, tuple(left.notes), items, is_phased=bool(stated))
+
+
+def _filled(cells: Mapping[str, Any], types: Mapping[str, Any]) -> pl.DataFrame:
+    """Return a table of these columns, with nulls in those that are missing."""
+    missing = [name for name in types if name not in cells]
+    nulls = [pl.lit(None, types[name]).alias(name) for name in missing]
+    return pl.DataFrame(cells).with_columns(nulls).select(list(types))
+
+
+def _numbers_of_runs(cells: Mapping[str, Any]) -> list[int]:
+    """Number the runs of each mixture and model size, from 0."""
+    counts = cells.get("parameters", [None] * len(cells["mixture"]))
+    runs = pl.DataFrame({"mixture": cells["mixture"], "parameters": counts})
+    return runs.select(pl.int_range(pl.len()).over(runs.columns)).to_series().to_list()
+
+
+def _with_schedule(left: CellTable, right: CellTable) -> CellTable | None:
+    """Return the table with a column `schedule`; None without one."""
+    if SCHEDULE in left.cells.columns:
+        return left
+    if SCHEDULE in right.cells.columns:
+        return right
+    return None
+
+
+def _check_order(
+    left: CellTable, right: CellTable, weights_ND: Array, losses_NM: Array, tolerance: float
+) -> None:
+    """Raise TrialsError if the second table has the mixtures."""
+    if _add_up(weights_ND, MAX_OFF_ONE) or _add_up(weights_ND / 100, tolerance):
+        return
+    if losses_NM.shape[1] > 1 and _add_up(losses_NM, tolerance):
+        raise right.fault(
+            f"rows add up to 1, and those of {left.path} do not: give the table of mixtures first"
+        )
 
 
 def _add_up(values: Array, tolerance: float) -> bool:
@@ -241,7 +196,8 @@ def _add_up(values: Array, tolerance: float) -> bool:
 
 def _without_repeats(table: CellTable) -> CellTable:
     distinct = replace(table, cells=table.cells.unique(maintain_order=True))
-    if repeats := len(table.cells) - len(distinct.cells):
+    repeats = len(table.cells) - len(distinct.cells)
+    if repeats:
         table.note(f"rows that repeat another one, cell by cell, read once: {repeats}")
     return distinct
 
@@ -251,18 +207,20 @@ def _joined(
 ) -> tuple[CellTable, CellTable]:
     """Return the rows of both tables in the order of the first, joined by their key."""
     key_column = _key(left, right, key)
-    left, right = (replace(table, key=key_column) for table in (left, right))
-    for table in (left, right):
-        _check_unique(table)
+    left = replace(left, key=key_column)
+    right = replace(right, key=key_column)
+    _check_unique(left)
+    _check_unique(right)
     if drop_incomplete:
-        left, right = _only_common(left, right), _only_common(right, left)
+        left = _only_common(left, right)
+        right = _only_common(right, left)
     _check_numbering(left, right)
     try:
         check_same(left.names, right.names, str(left.path), str(right.path))
     except TrialsError as error:
         raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
-    places = {name: row for row, name in enumerate(right.names)}
-    right = right.take([places[name] for name in left.names])
+    row_of = {name: row for row, name in enumerate(right.names)}
+    right = right.take([row_of[name] for name in left.names])
     if key is None:
         _check_agree(left, right)
     return left, right
@@ -276,7 +234,8 @@ def _only_common(table: CellTable, other: CellTable) -> CellTable:
         raise TrialsError(
             f"{table.path} and {other.path}: no {table.key} is in both; check that it is the key"
         )
-    if unjoined := [name for name in table.names if name not in names]:
+    unjoined = [name for name in table.names if name not in names]
+    if unjoined:
         table.note(f"left out {listed(unjoined)}, not in {other.path}")
     return table.take(rows)
 
@@ -284,29 +243,34 @@ def _only_common(table: CellTable, other: CellTable) -> CellTable:
 def _without_gaps(left: CellTable, right: CellTable) -> tuple[CellTable, CellTable]:
     """Leave out losses that no row has, then rows with missing numbers."""
     columns = data_columns(right)
-    is_empty_M = np.asarray(right.gaps(columns).all(axis=0))
-    empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
+    empty = [name for name in columns if right.gaps([name]).all()]
     if empty:
         right.note(f"left out {listed(empty)}, empty in every row")
-    right = right.without(empty)
-    gap_N = np.full(len(left.cells), len(empty) == len(columns))
-    for table in (left, right) if not gap_N.all() else ():
-        lacks_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
-        if lacks_N.any():
-            names = table.where(lacks_N).names
-            table.note(
-                f"left out {len(names)} of {len(lacks_N)} rows that lack a number: {listed(names)}"
-            )
-        gap_N |= lacks_N
-    if gap_N.all():
+    is_complete_N = np.zeros(len(left.cells), dtype=bool)
+    if len(empty) < len(columns):
+        right = right.without(empty)
+        is_complete_N = _complete_rows(left) & _complete_rows(right)
+    if not is_complete_N.any():
         raise TrialsError(f"{left.path} and {right.path}: no row is complete")
-    return left.where(~gap_N), right.where(~gap_N)
+    return left.where(is_complete_N), right.where(is_complete_N)
+
+
+def _complete_rows(table: CellTable) -> BoolArray:
+    """Return which rows have all numbers, and note the others."""
+    lacks_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
+    if lacks_N.any():
+        names = table.where(lacks_N).names
+        table.note(
+            f"left out {len(names)} of {len(lacks_N)} rows that lack a number: {listed(names)}"
+        )
+    return ~lacks_N
 
 
 def _is_at_end(table: CellTable) -> BoolArray:
     """Return which rows are at the end of their schedule, shape (N,)."""
     share_N = table.numbers([SCHEDULE])[:, 0]
-    for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
+    is_share_N = (share_N > 0) & (share_N <= 1)
+    for row in np.flatnonzero(~is_share_N)[:1]:
         raise table.fault(
             f"row {table.names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the share of its"
             " schedule that the row has run, above 0 and at most 1"
@@ -326,8 +290,9 @@ def _is_at_end(table: CellTable) -> BoolArray:
 
 def data_columns(table: CellTable) -> list[str]:
     """Return the columns of weights or losses."""
-    excluded = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
-    columns = [n for n in table.cells.columns if n not in excluded and not n.startswith(PHASE)]
+    excluded = {*KEYS, *SIZE, *ROW_NUMBERS, SCHEDULE, table.key}
+    others = [name for name in table.cells.columns if name not in excluded]
+    columns = [name for name in others if not name.startswith(PHASE)]
     if not columns:
         raise table.fault(f"no column besides {', '.join(table.cells.columns)}")
     return columns
@@ -345,14 +310,15 @@ def _key(left: CellTable, right: CellTable, key: str | None) -> str:
             f"{left.path} and {right.path}: no column of both to join by (looked for"
             f" {', '.join(KEYS)}); name it: mixopt import --key COLUMN"
         )
-    unique = [
-        n for n in common if all(len(set(t.column(n))) == len(t.cells) for t in (left, right))
-    ]
-    return (unique or common)[0]
+    for name in common:
+        if left.is_unique(name) and right.is_unique(name):
+            return name
+    return common[0]
 
 
 def _check_unique(table: CellTable) -> None:
-    key, counts = table.key, Counter(table.names)
+    key = table.key
+    counts = Counter(table.names)
     doubled = [name for name, count in counts.items() if count > 1]
     if doubled:
         raise table.fault(
@@ -366,10 +332,10 @@ def _check_unique(table: CellTable) -> None:
 
 def _check_numbering(left: CellTable, right: CellTable) -> None:
     """Raise TrialsError if one table counts rows from 0 and the other from 1."""
-    left_names, right_names = left.names, right.names
-    if not all(cell.isdecimal() for cell in (*left_names, *right_names)):
+    if not all(name.isdecimal() for name in left.names + right.names):
         return
-    left_numbers, right_numbers = sorted(map(int, left_names)), sorted(map(int, right_names))
+    left_numbers = sorted(map(int, left.names))
+    right_numbers = sorted(map(int, right.names))
     offset = right_numbers[0] - left_numbers[0]
     if abs(offset) == 1 and [number + offset for number in left_numbers] == right_numbers:
         raise right.fault(
@@ -383,8 +349,8 @@ def _check_agree(left: CellTable, right: CellTable) -> None:
     """Check that other name columns agree in joined rows."""
     common = [name for name in KEYS if name in left.cells.columns and name in right.cells.columns]
     for column in common:
-        columns = left.names, left.column(column), right.column(column)
-        for name, left_cell, right_cell in zip(*columns, strict=True):
+        rows = zip(left.names, left.column(column), right.column(column), strict=True)
+        for name, left_cell, right_cell in rows:
             if left_cell != right_cell:
                 raise right.fault(
                     f"row {name}: {column} is {right_cell!r}, but {left_cell!r} in {left.path};"
@@ -412,28 +378,36 @@ def _names(
     """Return the names of the domains and of the evaluation domains."""
     domains = without_affixes(columns, WEIGHTS, ())
     targets = without_affixes(loss_columns, LOSSES, LOSS_ENDS[:2])
-    names = without_affixes([*domains, *targets], SHARED_PREFIXES, ())
-    domains, targets = names[: len(domains)], names[len(domains) :]
-    check_once(domains, f"{left.path}: columns")
-    check_once(targets, f"{right.path}: columns")
-    return tuple(domains), tuple(targets)
+    names = tuple(without_affixes(domains + targets, SHARED_PREFIXES, ()))
+    domain_names = names[: len(domains)]
+    target_names = names[len(domains) :]
+    check_once(domain_names, f"{left.path}: columns")
+    check_once(target_names, f"{right.path}: columns")
+    return domain_names, target_names
 
 
-def _mixture(
-    table: CellTable, key: str, domains: Sequence[str], weights_D: Array, tolerance: float
-) -> Mixture:
-    try:
-        return Mixture.from_array(domains, weights_D, tolerance=tolerance)
-    except MixtureError as error:
-        error_text = str(error).replace("pass tolerance=", "allow it: mixopt import --tolerance ")
-        raise table.fault(f"row {key}: {error_text}") from error
+def _mixtures(
+    table: CellTable, domains: Sequence[str], weights_ND: Array, tolerance: float
+) -> list[Mixture]:
+    """Return the mixture of each row."""
+    mixtures = []
+    for key, weights_D in zip(table.names, weights_ND, strict=True):
+        try:
+            mixture = Mixture.from_array(domains, weights_D, tolerance=tolerance)
+        except MixtureError as error:
+            hint = "allow it: mixopt import --tolerance "
+            error_text = str(error).replace("pass tolerance=", hint)
+            raise table.fault(f"row {key}: {error_text}") from error
+        mixtures.append(mixture)
+    return mixtures
 
 
 def _size(table: CellTable) -> dict[str, list[int]]:
     """Return parameters and tokens of each trial, if the table has them."""
     names = [name for name in SIZE if name in table.cells.columns]
     sizes_NS = np.rint(table.numbers(names))
-    for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
+    is_size_NS = (sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)
+    for row, column in np.argwhere(~is_size_NS)[:1]:
         raise table.fault(
             f"row {table.names[row]}: {names[column]}: is {sizes_NS[row, column]:g}; need a number"
             f" from 0 to {MAX_SIZE}"
@@ -449,7 +423,8 @@ def _as_shares(
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
     hundreds = max(round(float(sums_N.min()) / 100), 1)
     if hundreds <= MAX_PHASES and _add_up(weights_ND / (100 * hundreds), tolerance):
-        weights_ND, sums_N = weights_ND / 100, sums_N / 100
+        weights_ND = weights_ND / 100
+        sums_N = sums_N / 100
         table.note("weights are in percent, and were divided by 100")
     phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
@@ -473,7 +448,8 @@ def _shares_of_all_tokens(
     if np.ptp(lengths_NP, axis=0).max() > 0 or abs(lengths_NP[0].sum() - 1.0) > SAME_SUM:
         raise table.fault(f"{', '.join(columns)}: should be the same in all rows and add up to 1")
     phase_C = np.array([columns.index(f"{PHASE}{phase}") for phase in phase_of])
-    sums_NP = np.array([weights_NC[:, phase_C == phase].sum(axis=1) for phase in range(count)]).T
+    by_phase = [weights_NC[:, phase_C == phase] for phase in range(count)]
+    sums_NP = np.column_stack([weights_NK.sum(axis=1) for weights_NK in by_phase])
     for row, phase in np.argwhere(np.abs(sums_NP - 1) > tolerance)[:1]:
         raise table.fault(
             f"row {table.names[row]}: weights of phase {columns[phase].removeprefix(PHASE)!r} add"
@@ -488,39 +464,50 @@ def _check_phases(
 ) -> None:
     """Check the stated phases; without any, note whether branches are read as phases."""
     if stated:
-        if phases is None or {PHASE + name for name in phases} != set(stated):
+        _check_stated_phases(table, stated, phases, tolerance)
+    elif phases is not None:
+        table.note(_phases_note(phases))
+
+
+def _check_stated_phases(
+    table: CellTable, stated: Sequence[str], phases: Phases | None, tolerance: float
+) -> None:
+    """Raise TrialsError if the weights do not have the stated phases."""
+    if phases is None or {PHASE + name for name in phases} != set(stated):
+        raise table.fault(
+            f"{', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
+            " domains in each phase, and the same total in every row"
+        )
+    for name, share in phases.items():
+        length = float(table.numbers([PHASE + name])[0, 0])
+        if abs(length - share) > tolerance:
             raise table.fault(
-                f"{', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
-                " domains in each phase, and the same total in every row"
+                f"{PHASE}{name} is {length:.6g}, but the weights of {name!r} add"
+                f" up to {share:.6g}; correct it, or make the weights of each phase add up to 1"
             )
-        for name, share in phases.items():
-            length = float(table.numbers([PHASE + name])[0, 0])
-            if abs(length - share) > tolerance:
-                raise table.fault(
-                    f"{PHASE}{name} is {length:.6g}, but the weights of {name!r} add"
-                    f" up to {share:.6g}; correct it, or make the weights of each phase add up to 1"
-                )
-        return
-    if phases is None:
-        return
+
+
+def _phases_note(phases: Phases) -> str:
+    """Return a note on what branches with a constant total are read as."""
     names = listed(list(phases))
-    columns = ", ".join(f"{PHASE}{name} ({share:.6g})" for name, share in phases.items())
-    note = (
-        f"{names} have the same total in every row, and are read as branches of a tree; if they are"
-        f" phases of the training, add columns: {columns}"
-    )
     if phases.are_numbered:
-        note = (
+        return (
             f"{names} are read as phases of the training; if they are branches of a tree, rename"
             " them, such as 1 to topic1"
         )
-    table.note(note)
+    columns = ", ".join(f"{PHASE}{name} ({share:.6g})" for name, share in phases.items())
+    return (
+        f"{names} have the same total in every row, and are read as branches of a tree; if they are"
+        f" phases of the training, add columns: {columns}"
+    )
 
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
     """Return the number of questions of each metric, from columns `items/<metric>`."""
     items = {}
-    for column in (name for name in table.cells.columns if name.startswith(ITEMS)):
+    for column in table.cells.columns:
+        if not column.startswith(ITEMS):
+            continue
         metric = column.removeprefix(ITEMS)
         name = targets.get(metric, metric)
         if name not in targets.values():
@@ -538,14 +525,22 @@ def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
 
 def _note_rescaled(table: CellTable, weights_ND: Array) -> None:
     sums_N = weights_ND.sum(axis=1)
-    if off := int((np.abs(sums_N - 1) > 1e-9).sum()):
-        spread = f"{sums_N.min():.4g} to {sums_N.max():.4g}"
-        table.note(f"{off} of {len(sums_N)} rows were rescaled to add up to 1 ({spread})")
+    is_off_N = np.abs(sums_N - 1) > ROUNDING
+    if not is_off_N.any():
+        return
+    low = f"{sums_N.min():.4g}"
+    high = f"{sums_N.max():.4g}"
+    sums = f"{low} to {high}"
+    if low == high == "1":
+        sums = f"off by at most {np.abs(sums_N - 1).max():.1g}"
+    rows = f"{int(is_off_N.sum())} of {len(sums_N)} rows"
+    table.note(f"{rows} were rescaled to add up to 1 ({sums})")
 
 
 def _note_constant(
     table: CellTable, names: Sequence[str], values: Array, kind: str, consequence: str
 ) -> None:
-    same = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
+    is_constant_C = np.ptp(values, axis=0) == 0
+    same = [name for name, is_same in zip(names, is_constant_C, strict=True) if is_same]
     if len(values) > 1 and same:
         table.note(f"the same {kind} in every row: {listed(same)}; {consequence}")
