@@ -18,35 +18,38 @@ losses of the published 70M to 410M models follow no power law of all parameters
 
 A row is the weights, then the parameters and the training tokens of a trial.
 
-Shapes: N trials, D domains, M targets, S sizes, G exponents.
+Shapes: N trials, D domains, M targets, S sizes, G combinations of exponents and misfit, J of
+parameters and tokens those that vary, T = J + 1 terms.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting import CarriedRegressor, Correction, Lines, size_groups
-from mixopt.system import Array
+from mixopt.system import Array, BoolArray
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 MEMBER = "gaussian_process"
-ENOUGH = 0.5  # share of the largest number of mixtures that a larger size needs
-AWAY = 0.02  # how far sums of weights may be from 1; published tables are rounded
-APART = 1.25  # sizes within this factor count as one
+MIN_SHARE = 0.5  # mixtures that the size of the fit needs, relative to the most of any size
+SUM_TOLERANCE = 0.02  # of weights; published tables are rounded
+SAME_SIZE = 1.25  # sizes within this factor count as one
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
-USUAL_EXPONENT, EXPONENT_SPREAD = 0.2, 0.5  # prior; the spread is that of the logarithm
+USUAL_EXPONENT = 0.2  # centre of the prior
+EXPONENT_SPREAD = 0.5  # of the logarithm of an exponent, in the prior
 MISFITS = (0.003, 0.01, 0.03)  # errors of the law of levels, relative to their range
-TOGETHER = 0.3  # exponent on each loss's evidence, because misfits of losses are correlated
-FREE = 100.0  # prior variance of E, relative to the squared range of levels
-MIN_OFF = 1e-3  # minimum error of the fit, in spreads of a loss
+EVIDENCE_POWER = 0.3  # of each loss's evidence, because misfits of losses are correlated
+OFFSET_VARIANCE = 100.0  # prior variance of E, relative to the squared range of levels
+MIN_ERROR = 1e-3  # minimum error of the fit, in spreads of a loss
 SLOPE_HOLD = 1.0  # strength of the prior on the growth of slopes, in squared log sizes
 
 
@@ -100,76 +103,115 @@ class ScalingRegressor(MixtureRegressor):
 
     def carried(self, size_2: Array) -> CarriedRegressor:
         """Return a predictor at a size, by its own line or by extrapolated lines."""
-        logs_2, logs_S2 = np.log(size_2), np.log(self.sizes_S2)
+        logs_2 = np.log(size_2)
+        logs_S2 = np.log(self.sizes_S2)
         distance_S = np.abs(logs_S2 - logs_2).max(axis=1)
-        near = int(distance_S.argmin())
-        if distance_S[near] <= np.log(APART) or len(logs_S2) == 1:
-            parts = self.levels_MS[:, near], self.slopes_MS[:, near], self.unsure_MS22[:, near]
+        nearest = int(distance_S.argmin())
+        if distance_S[nearest] <= np.log(SAME_SIZE) or len(logs_S2) == 1:
+            levels_M = self.levels_MS[:, nearest]
+            slopes_M = self.slopes_MS[:, nearest]
+            unsure_M22 = self.unsure_MS22[:, nearest]
         else:
-            parts = extrapolated(
+            levels_M, slopes_M, unsure_M22 = extrapolated(
                 self.levels_MS, self.slopes_MS, self.unsure_MS22[..., 0, 0], logs_S2, logs_2
             )
-        levels_M, slopes_M, unsure_M22 = parts
-        unsure_M22 = unsure_M22 / self.sigma_M[:, None, None] ** 2
-        none_KM, zeros_M = np.empty((0, len(levels_M))), np.zeros_like(levels_M)
-        runs = np.empty((0, self.n_features_in_ - 2)), none_KM, np.empty((0, 0)), none_KM
-        line = Correction(
-            Lines(levels_M, slopes_M, unsure_M22, *runs),
-            *(self.middle_M, self.spread_M, self.sigma_M, zeros_M, none_KM, none_KM, none_KM),
+        no_runs_KM = np.empty((0, len(levels_M)))
+        lines = Lines(
+            levels_M=levels_M,
+            slopes_M=slopes_M,
+            unsure_M22=unsure_M22 / self.sigma_M[:, None, None] ** 2,
+            weights_KD=np.empty((0, self.n_features_in_ - 2)),
+            columns_KM=no_runs_KM,
+            inverse_KK=np.empty((0, 0)),
+            dual_KM=no_runs_KM,
+        )
+        correction = Correction(
+            lines=lines,
+            middle_M=self.middle_M,
+            spread_M=self.spread_M,
+            sigma_M=self.sigma_M,
+            noise_M=np.zeros_like(levels_M),
+            values_KM=no_runs_KM,
+            left_out_KM=no_runs_KM,
+            widths_KM=no_runs_KM,
         )
         typical_M = self.spread_M * self.sigma_M
-        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._new_member)
+        return CarriedRegressor(MEMBER, self.member_, correction, typical_M, self._new_member)
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        rows, mixed_ND = _check_rows(weights_ND), weights_ND[:, :-2]
+        rows = _check_rows(weights_ND)
+        mixed_ND = rows[:, :-2]
         group_N = size_groups(rows[:, -2:])
-        groups = [group_N == g for g in np.unique(group_N)]
-        self.sizes_S2 = np.stack([np.exp(np.log(rows[g, -2:]).mean(axis=0)) for g in groups])
-        counts = [len(np.unique(mixed_ND[g], axis=0)) for g in groups]
-        places = range(len(groups))
-        sampled = [s for s in places if counts[s] >= ENOUGH * max(counts)]
-        reference = max(sampled, key=lambda s: float(self.sizes_S2[s].prod()))
-        fitted, off_M = self._fitted(mixed_ND[groups[reference]], losses_NM[groups[reference]])
-        predicted_NM = fitted.predict(mixed_ND)
-        self.middle_M = losses_NM[groups[reference]].mean(axis=0)
-        spread_M = losses_NM[groups[reference]].std(axis=0)
+        groups = [group_N == group for group in np.unique(group_N)]
+        log_sizes = [np.log(rows[is_size_N, -2:]).mean(axis=0) for is_size_N in groups]
+        self.sizes_S2 = np.exp(np.stack(log_sizes))
+        reference = self._reference(mixed_ND, groups)
+        reference_KM = losses_NM[groups[reference]]
+        self.middle_M = reference_KM.mean(axis=0)
+        spread_M = reference_KM.std(axis=0)
         self.spread_M = np.where(spread_M > 0, spread_M, 1.0)
-        targets, sizes = losses_NM.shape[1], len(groups)
-        self.levels_MS, self.slopes_MS = np.zeros((targets, sizes)), np.ones((targets, sizes))
-        self.unsure_MS22 = np.zeros((targets, sizes, 2, 2))
-        variances = [np.maximum(off_M / self.spread_M, MIN_OFF) ** 2]
-        for s in places:
-            if s == reference:
+        self.member_, off_M = self._fitted(mixed_ND[groups[reference]], reference_KM)
+        self._fit_lines(mixed_ND, losses_NM, off_M, groups, reference)
+        if len(groups) > 1:
+            carried_NM = self._at_reference_size(rows, losses_NM)
+            self.member_ = self._new_member().fit(mixed_ND, carried_NM)
+
+    def _reference(self, mixed_ND: Array, groups: Sequence[BoolArray]) -> int:
+        """Return the largest size with enough mixtures, by position."""
+        counts = [len(np.unique(mixed_ND[is_size_N], axis=0)) for is_size_N in groups]
+        sampled = [size for size, count in enumerate(counts) if count >= MIN_SHARE * max(counts)]
+        return max(sampled, key=lambda size: float(self.sizes_S2[size].prod()))
+
+    def _fit_lines(
+        self,
+        mixed_ND: Array,
+        losses_NM: Array,
+        off_M: Array,
+        groups: Sequence[BoolArray],
+        reference: int,
+    ) -> None:
+        """Fit lines from the fit of the reference size, with errors `off_M`, to other sizes."""
+        shape = losses_NM.shape[1], len(groups)
+        self.levels_MS = np.zeros(shape)
+        self.slopes_MS = np.ones(shape)
+        self.unsure_MS22 = np.zeros((*shape, 2, 2))
+        predicted_NM = self.member_.predict(mixed_ND)
+        variances = [np.maximum(off_M / self.spread_M, MIN_ERROR) ** 2]
+        for size, is_size_N in enumerate(groups):
+            if size == reference:
                 continue
-            predicted_KM, observed_KM = predicted_NM[groups[s]], losses_NM[groups[s]]
             line = Correction.of(
-                mixed_ND[groups[s]], predicted_KM, observed_KM, self.spread_M, off_M, self.middle_M
+                mixed_ND[is_size_N],
+                predicted_KM=predicted_NM[is_size_N],
+                observed_KM=losses_NM[is_size_N],
+                spread_M=self.spread_M,
+                off_M=off_M,
+                middle_M=self.middle_M,
             )
-            variances.append(line.sigma_M**2)
-            self.levels_MS[:, s], self.slopes_MS[:, s] = line.lines.levels_M, line.lines.slopes_M
-            self.unsure_MS22[:, s] = line.lines.unsure_M22 * variances[-1][:, None, None]
+            variance_M = line.sigma_M**2
+            variances.append(variance_M)
+            self.levels_MS[:, size] = line.lines.levels_M
+            self.slopes_MS[:, size] = line.lines.slopes_M
+            self.unsure_MS22[:, size] = line.lines.unsure_M22 * variance_M[:, None, None]
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
-        self.member_ = fitted
-        if sizes > 1:
-            self.member_ = self._new_member().fit(
-                mixed_ND, self._at_reference_size(rows, losses_NM)
-            )
 
     def _at_reference_size(self, rows: Array, losses_NM: Array) -> Array:
         """Return losses of trials mapped to the size of the fit, shape (N, M)."""
         logs_NS2 = np.log(rows[:, None, -2:]) - np.log(self.sizes_S2)
         near_N = np.abs(logs_NS2).max(axis=2).argmin(axis=1)
-        places_NM = (losses_NM - self.middle_M) / self.spread_M - self.levels_MS[:, near_N].T
-        carried_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
+        scaled_NM = (losses_NM - self.middle_M) / self.spread_M
+        over_NM = scaled_NM - self.levels_MS[:, near_N].T
+        carried_NM: Array = self.middle_M + self.spread_M * over_NM / self.slopes_MS[:, near_N].T
         return carried_NM
 
     def _fitted(
         self, weights_ND: Array, losses_NM: Array
     ) -> tuple[GaussianProcessRegressor, Array]:
         """Return a fit of mixtures alone, and its held-out error."""
-        process, fold_N = self._new_member(), self._fold_of(weights_ND)
+        fold_N = self._fold_of(weights_ND)
         if fold_N is None:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
+        process = self._new_member()
         means_NM, _ = process.cross_fit(weights_ND, losses_NM, fold_N)
         return process, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
 
@@ -190,9 +232,8 @@ class ScalingRegressor(MixtureRegressor):
         moments = np.empty((2, len(rows), len(self.middle_M)))
         for size_2 in np.unique(rows[:, -2:], axis=0):
             is_size_N = (rows[:, -2:] == size_2).all(axis=1)
-            moments[:, is_size_N] = self.carried(size_2).predict(
-                rows[is_size_N, :-2], return_std=True
-            )
+            carried = self.carried(size_2)
+            moments[:, is_size_N] = carried.predict(rows[is_size_N, :-2], return_std=True)
         return moments
 
 
@@ -200,9 +241,11 @@ class AtScale:
     """A fitted scaling regressor at one size: predicts from mixtures alone."""
 
     def __init__(self, regressor: ScalingRegressor, size_2: Array) -> None:
-        self._regressor, self._size_2 = regressor, size_2
+        self._regressor = regressor
+        self._size_2 = size_2
         carried = regressor.carried(size_2)
-        self.predict, self.gradient = carried.predict, carried.gradient
+        self.predict = carried.predict
+        self.gradient = carried.gradient
         self.plain_law = carried.plain_law
 
     def select(self, targets: Sequence[int]) -> AtScale:
@@ -222,14 +265,20 @@ def extrapolated(
     levels_MS: Array, slopes_MS: Array, unsure_MS: Array, logs_S2: Array, logs_2: Array
 ) -> tuple[Array, Array, Array]:
     """Return levels and slopes at a size, shape (M,), and their covariances, (M, 2, 2)."""
-    from_S2, to_2 = logs_S2 - logs_S2.max(axis=0), logs_2 - logs_S2.max(axis=0)
+    largest_2 = logs_S2.max(axis=0)
+    from_S2 = logs_S2 - largest_2
+    to_2 = logs_2 - largest_2
     levels_M, variances_M = _law_of_levels(levels_MS, unsure_MS, from_S2, to_2)
-    growths_MS, along_S, along = np.log(slopes_MS), from_S2.sum(axis=1), float(to_2.sum())
+    log_slopes_MS = np.log(slopes_MS)
+    along_S = from_S2.sum(axis=1)
+    along = float(to_2.sum())
     hold = SLOPE_HOLD + float((along_S**2).sum())
-    common = (growths_MS @ along_S).mean() / hold
-    growth_M = (growths_MS @ along_S + hold * common) / (2.0 * hold)
+    products_M = log_slopes_MS @ along_S
+    common = products_M.mean() / hold
+    growth_M = (products_M + hold * common) / (2.0 * hold)
     slopes_M = np.exp(np.minimum(growth_M * along, 0.0))
-    off = max(float(np.sqrt(((growths_MS - growth_M[:, None] * along_S) ** 2).mean())), MIN_OFF)
+    off_MS = log_slopes_MS - growth_M[:, None] * along_S
+    off = max(float(np.sqrt((off_MS**2).mean())), MIN_ERROR)
     unsure_M22 = np.zeros((len(levels_M), 2, 2))
     unsure_M22[:, 0, 0] = variances_M
     unsure_M22[:, 1, 1] = (slopes_M * off) ** 2 * (1.0 + along**2 / (2.0 * hold))
@@ -240,40 +289,82 @@ def _law_of_levels(
     levels_MS: Array, unsure_MS: Array, from_S2: Array, to_2: Array
 ) -> tuple[Array, Array]:
     """Return means and variances of levels at a size, averaged over exponents and misfits."""
-    live = np.ptp(from_S2, axis=0) > np.log(APART)
-    from_SJ, to_J, sizes = from_S2[:, live], to_2[live], len(from_S2)
-    scale_M = np.maximum(np.ptp(levels_MS, axis=1), MIN_OFF)
-    scaled_MS, variance_MS = levels_MS / scale_M[:, None], unsure_MS / scale_M[:, None] ** 2
-    prior_T = np.append(FREE, np.ones(from_SJ.shape[1]))
-    logs, means, variances = [], [], []
-    for *exponents, misfit in itertools.product(*[EXPONENTS] * from_SJ.shape[1], MISFITS):
-        powers_J = np.array(exponents)
-        range_J = np.expm1(-powers_J * from_SJ.min(axis=0))
-        terms_ST = np.column_stack([np.ones(sizes), np.expm1(-powers_J * from_SJ) / range_J])
-        target_T = np.append(1.0, np.expm1(-powers_J * to_J) / range_J)
-        noise_MSS = (variance_MS + misfit**2)[:, :, None] * np.eye(sizes)
+    varies_2 = np.ptp(from_S2, axis=0) > np.log(SAME_SIZE)
+    scale_M = np.maximum(np.ptp(levels_MS, axis=1), MIN_ERROR)
+    law = LevelLaw(
+        levels_MS=levels_MS / scale_M[:, None],
+        variances_MS=unsure_MS / scale_M[:, None] ** 2,
+        from_SJ=from_S2[:, varies_2],
+        to_J=to_2[varies_2],
+    )
+    estimates = []
+    for exponents in itertools.product(EXPONENTS, repeat=int(varies_2.sum())):
+        estimates += [law.estimate(np.array(exponents), misfit) for misfit in MISFITS]
+    logs_G = np.array([estimate.log_posterior for estimate in estimates])
+    means_GM = np.array([estimate.mean_M for estimate in estimates])
+    variances_GM = np.array([estimate.variance_M for estimate in estimates])
+    share_G = np.exp(logs_G - logs_G.max())
+    share_G /= share_G.sum()
+    mean_M = share_G @ means_GM
+    variance_M = share_G @ (variances_GM + (means_GM - mean_M) ** 2)
+    return scale_M * mean_M, scale_M**2 * np.maximum(variance_M, 0.0)
+
+
+class LevelEstimate(NamedTuple):
+    """Levels at a size by one choice of exponents and misfit."""
+
+    log_posterior: float  # up to a constant
+    mean_M: Array
+    variance_M: Array
+
+
+@dataclass(frozen=True, eq=False)
+class LevelLaw:
+    """Levels of the trained sizes, relative to their range, and the power laws through them.
+
+    Attributes:
+        levels_MS: Levels of the trained sizes.
+        variances_MS: Their variances.
+        from_SJ: Logarithms of the trained sizes, of the J quantities that vary.
+        to_J: Logarithms of the size to predict.
+    """
+
+    levels_MS: Array
+    variances_MS: Array
+    from_SJ: Array
+    to_J: Array
+
+    def estimate(self, exponents_J: Array, misfit: float) -> LevelEstimate:
+        """Return the levels that a law with these exponents predicts."""
+        sizes, quantities = self.from_SJ.shape
+        prior_T = np.append(OFFSET_VARIANCE, np.ones(quantities))
+        range_J = np.expm1(-exponents_J * self.from_SJ.min(axis=0))
+        powers_SJ = np.expm1(-exponents_J * self.from_SJ) / range_J
+        terms_ST = np.column_stack([np.ones(sizes), powers_SJ])
+        target_T = np.append(1.0, np.expm1(-exponents_J * self.to_J) / range_J)
+        noise_MSS = (self.variances_MS + misfit**2)[:, :, None] * np.eye(sizes)
         covariance_MSS = (terms_ST * prior_T) @ terms_ST.T + noise_MSS
         across_S = terms_ST @ (prior_T * target_T)
-        solved_MS = np.linalg.solve(covariance_MSS, scaled_MS[:, :, None])[:, :, 0]
-        explained_M = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0] @ across_S
-        deviation_J = (np.log(powers_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
-        evidence_M = np.linalg.slogdet(covariance_MSS)[1] + (solved_MS * scaled_MS).sum(axis=1)
-        logs.append(-0.5 * (TOGETHER * evidence_M.sum() + (deviation_J**2).sum()))
-        means.append(solved_MS @ across_S)
-        variances.append(target_T @ (prior_T * target_T) - explained_M + misfit**2)
-    share_G = np.exp(np.array(logs) - max(logs))
-    share_G /= share_G.sum()
-    means_GM = np.array(means)
-    mean_M = share_G @ means_GM
-    variance_M = share_G @ (np.array(variances) + (means_GM - mean_M) ** 2)
-    return scale_M * mean_M, scale_M**2 * np.maximum(variance_M, 0.0)
+        dual_MS = np.linalg.solve(covariance_MSS, self.levels_MS[:, :, None])[:, :, 0]
+        solved_MS = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0]
+        explained_M = solved_MS @ across_S
+        misfits_M = (dual_MS * self.levels_MS).sum(axis=1)
+        evidence_M = np.linalg.slogdet(covariance_MSS)[1] + misfits_M
+        deviation_J = (np.log(exponents_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
+        return LevelEstimate(
+            log_posterior=-0.5 * (EVIDENCE_POWER * evidence_M.sum() + (deviation_J**2).sum()),
+            mean_M=dual_MS @ across_S,
+            variance_M=target_T @ (prior_T * target_T) - explained_M + misfit**2,
+        )
 
 
 def _check_rows(rows: Array) -> Array:
     """Return the rows, after checking that they end in parameters and tokens."""
-    good_N = (rows[:, -2:] >= 1).all(axis=1) & (np.abs(rows[:, :-2].sum(axis=1) - 1.0) < AWAY)
-    if rows.shape[1] < 3 or not good_N.all():
-        row = int(np.argmin(good_N))
+    has_size_N = (rows[:, -2:] >= 1).all(axis=1)
+    adds_up_N = np.abs(rows[:, :-2].sum(axis=1) - 1.0) < SUM_TOLERANCE
+    is_valid_N = has_size_N & adds_up_N
+    if rows.shape[1] < 3 or not is_valid_N.all():
+        row = int(np.argmin(is_valid_N))
         raise TrialsError(
             f"scaling: row {row} ends in {rows[row, -2:].tolist()}; a row is weights that add up to"
             " 1, then parameters and tokens, as numpy.column_stack([weights, parameters, tokens]);"
