@@ -20,6 +20,7 @@ from typing import Any, Self
 import lightgbm
 import numpy as np
 
+from mixopt.fitting import splits
 from mixopt.system import Array, IntArray, read_text, write_text
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -66,7 +67,9 @@ class LightGBMRegressor(MixtureRegressor):
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         fold_N = self._fold_of(weights_ND)
         parameters = self._parameters(len(weights_ND))
-        trees, noise, self.boosters_ = [], [], []
+        trees = []
+        noise = []
+        self.boosters_ = []
         for target, losses_N in enumerate(losses_NM.T):
             data = lightgbm.Dataset(weights_ND, losses_N, params=parameters, free_raw_data=False)
             data.construct()
@@ -81,16 +84,16 @@ class LightGBMRegressor(MixtureRegressor):
         self, target: int, data: Any, parameters: dict[str, Any], fold_N: IntArray | None
     ) -> tuple[int, float | None]:
         """Return the number of trees, and its held-out error (None: unknown)."""
-        if (before := self._before) is not None:
-            return int(before.trees_M[target]), float(before.noise_M[target])
+        if self._before is not None:
+            return int(self._before.trees_M[target]), float(self._before.noise_M[target])
         if fold_N is None:
             return self.iterations, None
-        pairs = [
-            (np.flatnonzero(fold_N != k), np.flatnonzero(fold_N == k)) for k in np.unique(fold_N)
+        rows = [
+            (np.flatnonzero(train_N), np.flatnonzero(out_N)) for train_N, out_N in splits(fold_N)
         ]
         stop = lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False)
         history = lightgbm.cv(
-            parameters, data, num_boost_round=self.iterations, folds=pairs, callbacks=[stop]
+            parameters, data, num_boost_round=self.iterations, folds=rows, callbacks=[stop]
         )
         squared = history["valid l2-mean"]
         return len(squared), float(np.sqrt(squared[-1]))
@@ -110,8 +113,8 @@ class LightGBMRegressor(MixtureRegressor):
         }
 
     def _predict(self, weights_ND: Array) -> Array:
-        columns = [b.predict(weights_ND, num_threads=1) for b in self.boosters_]
+        columns = [booster.predict(weights_ND, num_threads=1) for booster in self.boosters_]
         return np.stack(columns, axis=1)
 
     def _std(self, weights_ND: Array) -> Array:
-        return np.broadcast_to(self.noise_M, (len(weights_ND), len(self.noise_M))).copy()
+        return np.tile(self.noise_M, (len(weights_ND), 1))

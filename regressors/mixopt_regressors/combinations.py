@@ -20,7 +20,7 @@ Shapes: N trials, D domains, M targets, C candidates.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,8 +56,23 @@ MIN_SHARE = 0.05  # smaller weights are set to 0
 EXACT = 1e-6  # of the worst candidate's squared error; smaller errors count as 0
 
 
+class Member(NamedTuple):
+    """A fitted candidate that is used, and its weight on each target."""
+
+    regressor: Any
+    weights_M: Array
+
+
+class CrossFit(NamedTuple):
+    """A candidate fitted on all rows, and each row predicted without its fold."""
+
+    regressor: Predictor
+    means_NM: Array
+    stds_NM: Array
+
+
 def _all_have(ability: str) -> Callable[[Any], bool]:
-    return lambda regressor: all(supports(member, ability) for _, member, _ in regressor._used())
+    return lambda auto: all(supports(member.regressor, ability) for member in auto._used())
 
 
 class AutoRegressor(MixtureRegressor):
@@ -99,17 +114,20 @@ class AutoRegressor(MixtureRegressor):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the candidates, with `epochs` if the trials repeat domains."""
-        twice = () if self.carried is None else [name + CARRIED for name in self.candidates]
-        epochs = (EPOCHS,) if getattr(self, "repeats_", False) else ()
-        return (*self.candidates, *epochs, *twice)
+        names = list(self.candidates)
+        if getattr(self, "repeats_", False):
+            names.append(EPOCHS)
+        if self.carried is not None:
+            names += [name + CARRIED for name in self.candidates]
+        return tuple(names)
 
     @available_if(_all_have("gradient"))  # type: ignore[untyped-decorator]
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss, shape (M, D)."""
-        parts = [
-            weights_M[:, None] * np.asarray(member.gradient(weights_D))
-            for _, member, weights_M in self._used()
-        ]
+        parts = []
+        for member in self._used():
+            gradient_MD = np.asarray(member.regressor.gradient(weights_D))
+            parts.append(member.weights_M[:, None] * gradient_MD)
         return np.asarray(sum(parts))
 
     @available_if(_all_have("covariance"))  # type: ignore[untyped-decorator]
@@ -118,44 +136,51 @@ class AutoRegressor(MixtureRegressor):
         weights = self._checked(weights_KD)
         mean_KM = self._predict(weights)
         total_KK = np.zeros((len(weights), len(weights)))
-        for _, member, shares_M in self._used():
-            member_loads_M = np.asarray(loads_M) * np.sqrt(shares_M)
-            deviation_K = (predict_losses(member, weights) - mean_KM) @ member_loads_M
-            total_KK += member.covariance(weights, member_loads_M) + np.outer(
-                deviation_K, deviation_K
-            )
+        for member in self._used():
+            member_loads_M = np.asarray(loads_M) * np.sqrt(member.weights_M)
+            deviation_KM = predict_losses(member.regressor, weights) - mean_KM
+            deviation_K = deviation_KM @ member_loads_M
+            covariance_KK = member.regressor.covariance(weights, member_loads_M)
+            total_KK += covariance_KK + np.outer(deviation_K, deviation_K)
         return total_KK
 
     @available_if(_all_have("plain_law"))  # type: ignore[untyped-decorator]
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers."""
-        _, members, weights = zip(*self._used(), strict=True)
-        laws = [member.plain_law() for member in members]
-        return {"kind": "mean", "members": laws, "weights_CM": np.array(weights)}
+        laws = [member.regressor.plain_law() for member in self._used()]
+        weights_CM = np.array([member.weights_M for member in self._used()])
+        return {"kind": "mean", "members": laws, "weights_CM": weights_CM}
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         selected = super().select(targets)
         if self.carried is not None:
-            columns = [*range(self.n_features_in_), *(self.n_features_in_ + t for t in targets)]
-            selected.carried = [[row[column] for column in columns] for row in self.carried]
-        selected.members_ = [
-            select_targets(member, targets) if member is not None and weights.any() else None
-            for member, weights in zip(self.members_, selected.weights_MC.T, strict=True)
-        ]
+            rows = []
+            for row in self.carried:
+                weights = list(row[: self.n_features_in_])
+                losses = row[self.n_features_in_ :]
+                rows.append(weights + [losses[target] for target in targets])
+            selected.carried = rows
+        selected.members_ = list[Predictor | None]()
+        for member, weights_M in zip(self.members_, selected.weights_MC.T, strict=True):
+            if member is None or not weights_M.any():
+                selected.members_.append(None)
+            else:
+                selected.members_.append(select_targets(member, targets))
         return selected
 
     @property
     def can_be_saved(self) -> bool:
         """Whether all members can be saved and are named by entry points."""
-        plain = not any(":" in name for name in self.names)
-        return plain and all(supports_saving(member) for _, member, _ in self._used())
+        if any(":" in name for name in self.names):
+            return False
+        return all(supports_saving(member.regressor) for member in self._used())
 
     def save(self, path: Path) -> None:
         """Write the weights, and each member to its own folder."""
         super().save(path)
-        for number, (_, member, _) in enumerate(self._used()):
-            member.save(path / f"member-{number}")
+        for number, member in enumerate(self._used()):
+            member.regressor.save(path / f"member-{number}")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -163,12 +188,15 @@ class AutoRegressor(MixtureRegressor):
         regressor = super().load(path)
         for name in regressor.names:
             check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
-        used_C = np.asarray(regressor.weights_MC.any(axis=0))
-        places = np.cumsum(used_C) - 1
+        is_used_C = np.asarray(regressor.weights_MC.any(axis=0))
+        number_C = np.cumsum(is_used_C) - 1
         regressor.members_ = list[Predictor | None]()
-        for name, is_used, place in zip(regressor.names, used_C, places, strict=True):
-            folder, member = path / f"member-{place}", regressor._new_member(name)
-            regressor.members_.append(read_regressor(name, folder, member) if is_used else None)
+        for name, is_used, number in zip(regressor.names, is_used_C, number_C, strict=True):
+            member: Predictor | None = None
+            unfitted = regressor._new_member(name)
+            if is_used:
+                member = read_regressor(name, path / f"member-{number}", unfitted)
+            regressor.members_.append(member)
         return regressor
 
     def cross_fit(
@@ -179,30 +207,28 @@ class AutoRegressor(MixtureRegressor):
         update: Update = no_progress,
     ) -> tuple[Array, Array]:
         """Fit on all rows; predict each row by members fitted without its fold."""
-        weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
-        repetition = self._repetition()
-        is_candidate = EPOCHS in self.candidates
-        self.repeats_ = np.array(
-            not is_candidate and repetition is not None and repetition.is_learnable(weights)
-        )
-        self.n_features_in_, self.flat_ = weights.shape[1], False
-        answers = []
+        weights = np.asarray(weights_ND, float)
+        losses = np.asarray(losses_NM, float)
+        self.n_features_in_ = weights.shape[1]
+        self.flat_ = False
+        self.repeats_ = np.array(self._can_learn_epochs(weights))
+        fits = []
         for number, name in enumerate(self.names):
             update(number / len(self.names), name)
-            answers.append(self._cross_fitted(name, weights, losses, fold_N))
-        members = [member for member, _, _ in answers]
-        means_CNM = np.stack([means_NM for _, means_NM, _ in answers])
-        stds_CNM = np.stack([stds_NM for _, _, stds_NM in answers])
+            fits.append(self._cross_fitted(name, weights, losses, fold_N))
+        means_CNM = np.stack([fit.means_NM for fit in fits])
+        stds_CNM = np.stack([fit.stds_NM for fit in fits])
+        errors_CNM = losses - means_CNM
         self.held_out_members = dict(zip(self.names, means_CNM, strict=True))
-        self.weights_MC = stacking_weights(losses - means_CNM)
-        self.errors_MC = np.sqrt(((losses - means_CNM) ** 2).mean(axis=1)).T
-        used = [bool(weights_M.any()) for weights_M in self.weights_MC.T]
-        self.members_ = [
-            member if counts else None for member, counts in zip(members, used, strict=True)
-        ]
-        means_NM, stds_NM = np.empty_like(losses), np.empty_like(losses)
+        self.weights_MC = stacking_weights(errors_CNM)
+        self.errors_MC = np.sqrt((errors_CNM**2).mean(axis=1)).T
+        self.members_ = list[Predictor | None]()
+        for fit, weights_M in zip(fits, self.weights_MC.T, strict=True):
+            self.members_.append(fit.regressor if weights_M.any() else None)
+        means_NM = np.empty_like(losses)
+        stds_NM = np.empty_like(losses)
         for train_N, out_N in splits(fold_N):
-            weights_MC = stacking_weights(losses[train_N] - means_CNM[:, train_N])
+            weights_MC = stacking_weights(errors_CNM[:, train_N])
             means_NM[out_N], stds_NM[out_N] = _mixed(
                 means_CNM[:, out_N], stds_CNM[:, out_N], weights_MC
             )
@@ -211,9 +237,8 @@ class AutoRegressor(MixtureRegressor):
     def explain(self, targets: Sequence[str]) -> list[str]:
         """Return a line for each target: weights of the candidates and their held-out errors."""
         lines = []
-        for target, weights_C, errors_C in zip(
-            targets, self.weights_MC, self.errors_MC, strict=True
-        ):
+        rows = zip(targets, self.weights_MC, self.errors_MC, strict=True)
+        for target, weights_C, errors_C in rows:
             pairs = sorted(zip(weights_C, self.names, strict=True), reverse=True)
             shares = " + ".join(f"{weight:.2f} {name}" for weight, name in pairs if weight > 0)
             ranked = sorted(zip(errors_C, self.names, strict=True))
@@ -222,28 +247,38 @@ class AutoRegressor(MixtureRegressor):
         return lines
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        if (before := self._before) is not None:  # a refit, which keeps the choices
-            self.weights_MC, self.repeats_ = before.weights_MC, before.repeats_
-            self.members_ = list[Predictor | None]()
-            for name, member in zip(self.names, before.members_, strict=True):
-                if member is None:
-                    self.members_.append(None)
-                    continue
-                regressor = member.tuned() if supports(member, "tuned") else self._new_member(name)
-                self.members_.append(self._learned(name, regressor, weights_ND, losses_NM))
-            return
-        if not self.folds:
-            members = [
-                self._learned(n, self._new_member(n), weights_ND, losses_NM) for n in self.names
-            ]
-            self.members_, self.repeats_ = list(members), np.array(False)
-            self.weights_MC = np.full((losses_NM.shape[1], len(members)), 1.0 / len(members))
-            self.errors_MC = np.zeros_like(self.weights_MC)
-            return
-        fold_N = self._fold_of(weights_ND)
-        if fold_N is None:
-            raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
-        self.cross_fit(weights_ND, losses_NM, fold_N)
+        if self._before is not None:
+            self._refit(self._before, weights_ND, losses_NM)
+        elif not self.folds:
+            self._fit_plain_mean(weights_ND, losses_NM)
+        else:
+            fold_N = self._fold_of(weights_ND)
+            if fold_N is None:
+                raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
+            self.cross_fit(weights_ND, losses_NM, fold_N)
+
+    def _refit(self, before: Self, weights_ND: Array, losses_NM: Array) -> None:
+        """Fit the members of an earlier fit, with its weights."""
+        self.weights_MC = before.weights_MC
+        self.repeats_ = before.repeats_
+        self.members_ = list[Predictor | None]()
+        for name, member in zip(self.names, before.members_, strict=True):
+            if member is None:
+                self.members_.append(None)
+                continue
+            regressor = member.tuned() if supports(member, "tuned") else self._new_member(name)
+            self.members_.append(self._learned(name, regressor, weights_ND, losses_NM))
+
+    def _fit_plain_mean(self, weights_ND: Array, losses_NM: Array) -> None:
+        """Fit all candidates, with equal weights."""
+        self.members_ = list[Predictor | None]()
+        for name in self.names:
+            regressor = self._new_member(name)
+            self.members_.append(self._learned(name, regressor, weights_ND, losses_NM))
+        count = len(self.members_)
+        self.repeats_ = np.array(False)
+        self.weights_MC = np.full((losses_NM.shape[1], count), 1.0 / count)
+        self.errors_MC = np.zeros_like(self.weights_MC)
 
     def _learned(
         self, name: str, regressor: Regressor, weights_ND: Array, losses_NM: Array
@@ -262,12 +297,12 @@ class AutoRegressor(MixtureRegressor):
 
     def _cross_fitted(
         self, name: str, weights_ND: Array, losses_NM: Array, fold_N: IntArray
-    ) -> tuple[Predictor, Array, Array]:
+    ) -> CrossFit:
         """Fit a member on all rows; predict each row without its fold."""
         regressor = self._new_member(name)
         if supports(regressor, "cross_fit") and not name.endswith(CARRIED):
             means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, no_progress)
-            return regressor, means_NM, stds_NM
+            return CrossFit(regressor, means_NM, stds_NM)
         fitted = self._learned(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
@@ -276,7 +311,8 @@ class AutoRegressor(MixtureRegressor):
                 unfitted = fitted.chosen()
             return self._learned(name, unfitted, rows, losses)
 
-        return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)
+        means_NM, stds_NM = out_of_fold(without, weights_ND, losses_NM, fold_N)
+        return CrossFit(fitted, means_NM, stds_NM)
 
     def _new_member(self, name: str) -> Regressor:
         base_name = name.removesuffix(CARRIED)
@@ -287,24 +323,36 @@ class AutoRegressor(MixtureRegressor):
             return None
         return Repetition(tuple(self.inventory), float(self.tokens))
 
-    def _used(self) -> list[tuple[str, Any, Array]]:
-        """Return the used members: name, regressor, and weights, shape (M,)."""
-        entries = zip(self.names, self.members_, self.weights_MC.T, strict=True)
-        return [
-            (name, member, weights_M) for name, member, weights_M in entries if member is not None
-        ]
+    def _can_learn_epochs(self, weights_ND: Array) -> bool:
+        """Return whether the law of epochs is a further candidate."""
+        repetition = self._repetition()
+        if repetition is None or EPOCHS in self.candidates:
+            return False
+        return repetition.is_learnable(weights_ND)
+
+    def _used(self) -> list[Member]:
+        """Return the members that are used."""
+        pairs = zip(self.members_, self.weights_MC.T, strict=True)
+        return [Member(member, weights_M) for member, weights_M in pairs if member is not None]
 
     def _predict(self, weights_ND: Array) -> Array:
         parts = [
-            weights_M * predict_losses(member, weights_ND) for _, member, weights_M in self._used()
+            member.weights_M * predict_losses(member.regressor, weights_ND)
+            for member in self._used()
         ]
         return np.asarray(sum(parts))
 
     def _std(self, weights_ND: Array) -> Array:
-        answers = [predict_with_std(member, weights_ND) for _, member, _ in self._used()]
-        weights_MC = np.stack([weights_M for *_, weights_M in self._used()], axis=1)
-        means_CNM, stds_CNM = (np.stack(part) for part in zip(*answers, strict=True))
-        return _mixed(means_CNM, stds_CNM, weights_MC)[1]
+        means = []
+        stds = []
+        weights = []
+        for member in self._used():
+            means_NM, stds_NM = predict_with_std(member.regressor, weights_ND)
+            means.append(means_NM)
+            stds.append(stds_NM)
+            weights.append(member.weights_M)
+        _, mixed_NM = _mixed(np.stack(means), np.stack(stds), np.stack(weights, axis=1))
+        return mixed_NM
 
 
 def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:
@@ -312,7 +360,8 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
     weights_CM = weights_MC.T[:, None]
     means_NM = (weights_CM * means_CNM).sum(axis=0)
     spread_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
-    return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + spread_NM)
+    mean_stds_NM = (weights_CM * stds_CNM).sum(axis=0)
+    return means_NM, np.sqrt(mean_stds_NM**2 + spread_NM)
 
 
 def stacking_weights(errors_CNM: Array, prior: float = PRIOR) -> Array:
@@ -324,11 +373,11 @@ def stacking_weights(errors_CNM: Array, prior: float = PRIOR) -> Array:
     scaled_MCC = products_MCC / scale_M[:, None, None]
     pooled_CC = scaled_MCC.mean(axis=0)
     shrunk_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
-    equal_CC = PULL / trials * np.eye(len(pooled_CC))
-    rest_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
-    shared_MC = np.stack([_minimum_on_simplex(rest_CC + equal_CC) for rest_CC in rest_MCC])
-    # Times weights that add up to 1: their difference from those of the others.
-    deviation_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
+    identity_CC = np.eye(len(pooled_CC))
+    others_MCC = scaled_MCC.sum(axis=0) - scaled_MCC + PULL / trials * identity_CC
+    others_MC = np.stack(list(map(_minimum_on_simplex, others_MCC)))
+    # Times weights that add up to 1, this is their difference from those of the other targets.
+    deviation_MCC = identity_CC - others_MC[:, :, None]
     shrunk_MCC += PULL / trials * np.swapaxes(deviation_MCC, 1, 2) @ deviation_MCC
     return np.stack([_without_small(_minimum_on_simplex(shrunk_CC)) for shrunk_CC in shrunk_MCC])
 

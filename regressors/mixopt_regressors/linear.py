@@ -16,6 +16,7 @@ from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 RANK = 1e-10  # relative singular values below it are directions without data
+STEEPEST = 1e-4  # the slope of the root is constant below this share
 
 
 class LinearRegressor(MixtureRegressor):
@@ -32,7 +33,8 @@ class LinearRegressor(MixtureRegressor):
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.trials = np.array(len(weights_ND))
-        self.center_D, self.means_M = weights_ND.mean(axis=0), losses_NM.mean(axis=0)
+        self.center_D = weights_ND.mean(axis=0)
+        self.means_M = losses_NM.mean(axis=0)
         centered_ND = weights_ND - self.center_D
         inverse_DN = np.linalg.pinv(centered_ND, rcond=RANK)
         self.slopes_MD = (inverse_DN @ (losses_NM - self.means_M)).T
@@ -59,9 +61,6 @@ class LinearRegressor(MixtureRegressor):
         return np.asarray(factor_N[:, None] * self.noise_M)
 
 
-STEEPEST = 1e-4  # the slope of the root is constant below this share
-
-
 class OwnShareRegressor(LinearRegressor):
     """A line in the square root of one domain's share: the control that a fit must beat.
 
@@ -77,11 +76,14 @@ class OwnShareRegressor(LinearRegressor):
         best_M = np.abs(rank_correlations(weights_ND, losses_NM)).argmax(axis=0)
         roots_ND = np.sqrt(weights_ND)
         self.trials = np.array(len(weights_ND))
-        self.center_D, self.means_M = roots_ND.mean(axis=0), losses_NM.mean(axis=0)
-        squares_D = ((roots_ND - self.center_D) ** 2).sum(axis=0)
+        self.center_D = roots_ND.mean(axis=0)
+        self.means_M = losses_NM.mean(axis=0)
+        centered_ND = roots_ND - self.center_D
+        squares_D = (centered_ND**2).sum(axis=0)
         self.inverse_DD = np.diag(1.0 / np.where(squares_D > 0, squares_D, np.inf))
-        slopes_DM = self.inverse_DD @ (roots_ND - self.center_D).T @ (losses_NM - self.means_M)
-        self.slopes_MD = np.where(np.arange(len(slopes_DM)) == best_M[:, None], slopes_DM.T, 0.0)
+        slopes_DM = self.inverse_DD @ centered_ND.T @ (losses_NM - self.means_M)
+        is_best_MD = np.arange(len(slopes_DM)) == best_M[:, None]
+        self.slopes_MD = np.where(is_best_MD, slopes_DM.T, 0.0)
         self.noise_M = self._noise(losses_NM, self._predict(weights_ND), rank=1)
 
     def _predict(self, weights_ND: Array) -> Array:

@@ -31,7 +31,7 @@ RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 MAX_PHASES = 4
 SAME_TOTAL = 1e-6
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # noise variances relative to the loss's variance
-WORTH = 0.97  # relative error below which a ratio other than 1 is chosen
+MAX_RELATIVE_ERROR = 0.97  # a ratio other than 1 is chosen if its error is below this part
 
 
 class PhasesRegressor(MixtureRegressor):
@@ -53,21 +53,23 @@ class PhasesRegressor(MixtureRegressor):
         weights_1C = self._checked(np.atleast_2d(weights_C))
         slope_MC = np.empty((len(self.ratio_M), weights_1C.shape[1]))
         for ratio, group_M in self._groups():
-            (effective_D,), (total,) = self._effective(weights_1C, ratio)
+            effective_1D, total_1 = self._effective(weights_1C, ratio)
+            effective_D = effective_1D[0]
             slope_MD = self.laws_[ratio].gradient(effective_D)
             inner_MD = slope_MD - (slope_MD @ effective_D)[:, None]
             powers_P = ratio ** np.arange(int(self.phases_))
-            by_phase = powers_P[None, :, None] * inner_MD[:, None, :] / total
-            slope_MC[group_M] = by_phase.reshape(len(inner_MD), -1)
+            by_phase_MPD = powers_P[None, :, None] * inner_MD[:, None, :] / total_1[0]
+            slope_MC[group_M] = by_phase_MPD.reshape(len(inner_MD), -1)
         return slope_MC
 
     def covariance(self, weights_KC: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses at some mixtures, shape (K, K)."""
-        weights, loads_M = self._checked(weights_KC), np.asarray(loads_M)
-        parts = [
-            self.laws_[ratio].covariance(self._effective(weights, ratio)[0], loads_M[group_M])
-            for ratio, group_M in self._groups()
-        ]
+        weights = self._checked(weights_KC)
+        loads_M = np.asarray(loads_M)
+        parts = []
+        for ratio, group_M in self._groups():
+            effective_KD, _ = self._effective(weights, ratio)
+            parts.append(self.laws_[ratio].covariance(effective_KD, loads_M[group_M]))
         return np.asarray(sum(parts))
 
     def explain(self, targets: Sequence[str]) -> list[str]:
@@ -106,7 +108,9 @@ class PhasesRegressor(MixtureRegressor):
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
         loaded = super().load(path)
-        loaded.laws_ = {r: AutoRegressor.load(path / f"{r:g}") for r, _ in loaded._groups()}
+        loaded.laws_ = {}
+        for ratio, _ in loaded._groups():
+            loaded.laws_[ratio] = AutoRegressor.load(path / f"{ratio:g}")
         return loaded
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
@@ -120,12 +124,14 @@ class PhasesRegressor(MixtureRegressor):
 
     def _chosen(self, weights_NC: Array, losses_NM: Array) -> Array:
         """Return the ratio of each loss with the lowest leave-one-out error, shape (M,)."""
-        errors_RM = np.array(
-            [left_out_errors(self._effective(weights_NC, r)[0], losses_NM) for r in RATIOS]
-        )
+        errors = []
+        for ratio in RATIOS:
+            effective_ND, _ = self._effective(weights_NC, ratio)
+            errors.append(left_out_errors(effective_ND, losses_NM))
+        errors_RM = np.array(errors)
         flat_M = errors_RM[RATIOS.index(1.0)]
         best_M = errors_RM.argmin(axis=0)
-        is_better_M = errors_RM.min(axis=0) < WORTH * flat_M
+        is_better_M = errors_RM.min(axis=0) < MAX_RELATIVE_ERROR * flat_M
         return np.where(is_better_M, np.array(RATIOS)[best_M], 1.0)
 
     def _predict(self, weights_ND: Array) -> Array:
@@ -139,9 +145,8 @@ class PhasesRegressor(MixtureRegressor):
     ) -> Array:
         values_NM = np.empty((len(weights_ND), len(self.ratio_M)))
         for ratio, group_M in self._groups():
-            values_NM[:, group_M] = predict(
-                self.laws_[ratio], self._effective(weights_ND, ratio)[0]
-            )
+            effective_ND, _ = self._effective(weights_ND, ratio)
+            values_NM[:, group_M] = predict(self.laws_[ratio], effective_ND)
         return values_NM
 
     def _groups(self) -> Iterator[tuple[float, Array]]:
@@ -161,10 +166,11 @@ class PhasesRegressor(MixtureRegressor):
 def phases_in(weights_NC: Array) -> int:
     """Return the number of phases that have the same total in all trials; else 1."""
     for phases in range(MAX_PHASES, 1, -1):
-        if weights_NC.shape[1] % phases == 0:
-            totals_NP = weights_NC.reshape(len(weights_NC), phases, -1).sum(axis=2)
-            if np.ptp(totals_NP, axis=0).max() < SAME_TOTAL and totals_NP.min() > 0:
-                return phases
+        if weights_NC.shape[1] % phases:
+            continue
+        totals_NP = weights_NC.reshape(len(weights_NC), phases, -1).sum(axis=2)
+        if np.ptp(totals_NP, axis=0).max() < SAME_TOTAL and totals_NP.min() > 0:
+            return phases
     return 1
 
 

@@ -169,7 +169,7 @@ def test_a_gaussian_process_has_the_covariance_of_its_posterior():
 def test_a_combination_adds_how_far_its_members_are_apart():
     regressor = AutoRegressor(candidates=["skills", "gaussian_process"]).fit(TRIED, LOSSES)
     loads_M, expected = np.array([0.7, 0.3]), []
-    for _, member, shares_M in regressor._used():
+    for member, shares_M in regressor._used():
         own_M = loads_M * np.sqrt(shares_M)
         away = (member.predict(OTHERS) - regressor.predict(OTHERS)) @ own_M
         expected.append(member.covariance(OTHERS, own_M) + np.outer(away, away))

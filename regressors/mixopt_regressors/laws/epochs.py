@@ -271,8 +271,11 @@ class EpochsRegressor(LawByTarget):
         return best_shape(lambda shape: _held_out(shape, epochs_ND, losses_N, fold_N), mean)
 
     def _laws(self) -> list[EpochLaw]:
-        shapes = [Shape(*shape_5) for shape_5 in self.shapes_M5]
-        return list(map(EpochLaw, shapes, self.floors_M, self.parameters_MP))
+        laws = []
+        fits = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
+        for shape_5, floor, parameters_P in fits:
+            laws.append(EpochLaw(Shape(*shape_5), floor, parameters_P))
+        return laws
 
     def _predict(self, weights_ND: Array) -> Array:
         epochs_ND = self._epochs(weights_ND)
