@@ -55,6 +55,9 @@ from mixopt_regressors.mixture_regressor import (
 
 CHUNK = 2**17  # pairs of mixtures at once, to fit into the cache
 MIN_CHUNK = 16  # mixtures at once, to reuse the trials of many targets
+FOLD_STEPS = 12  # optimiser steps of a fold from the prior's centre
+REFIT_STEPS = 4  # optimiser steps of a fold with many trials, from the whole fit
+CURVATURE_TRIALS = 128  # maximum for the posterior of hyperparameters; scaled to more trials
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,19 @@ class Posterior:
 
     def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
-        solved, parts = self._solved(), []
+        factor_NN, solved_NP = self._solved()
+        prior = self.kernel.variance + CONSTANT
+        parts = []
         for chunk in _chunks(rows, len(self.rows)):
-            explained_NK, moved_KP = self._explained(chunk, root_PP, *solved)
-            unexplained_K = np.maximum(
-                self.kernel.variance + CONSTANT - (explained_NK**2).sum(axis=0), 0.0
-            )
+            explained_NK, moved_KP = self._explained(chunk, root_PP, factor_NN, solved_NP)
+            unexplained_K = np.maximum(prior - (explained_NK**2).sum(axis=0), 0.0)
             parts.append(unexplained_K + self.kernel.jittered_noise + (moved_KP**2).sum(axis=1))
         return np.concatenate(parts)
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the posterior covariance at some mixtures without noise, shape (K, K)."""
-        explained_NK, moved_KP = self._explained(rows, root_PP, *self._solved())
+        factor_NN, solved_NP = self._solved()
+        explained_NK, moved_KP = self._explained(rows, root_PP, factor_NN, solved_NP)
         side = self.kernel.scaled(rows)
         prior_KK = self.kernel.covariance(self.kernel.pairs(side, side))
         return np.asarray(prior_KK - explained_NK.T @ explained_NK + moved_KP @ moved_KP.T)
@@ -114,53 +118,63 @@ class Posterior:
         return explained_NK, (moved_KP - covariance_KN @ solved_NP) @ root_PP
 
 
+@dataclass(frozen=True)
+class StackedPairs:
+    """Warped mixtures, and their kernels to the trials with their derivatives."""
+
+    weights_KD: Array
+    scaled_MKD: Array
+    similarity_MKN: Array
+    slope_MKN: Array
+
+
 class StackedPosteriors:
     """Posteriors of all targets, evaluated together.
 
-    What trials of one mixture say is added up, so that it is compared once.
+    Duals of trials of one mixture are added up, so that a mixture is compared with it once.
     """
 
     def __init__(self, posteriors: Sequence[Posterior]) -> None:
         kernels = [posterior.kernel for posterior in posteriors]
-        rows, place_N = distinct_rows(posteriors[0].rows)
+        rows, index_N = distinct_rows(posteriors[0].rows)
+        variances_M = np.array([kernel.variance for kernel in kernels])
         self.lengths_M1D = np.stack([kernel.lengths_D for kernel in kernels])[:, None]
-        self.powers_M11 = np.array([[[kernel.power]] for kernel in kernels])
+        self.powers_M11 = np.array([kernel.power for kernel in kernels])[:, None, None]
         self.rows_MND = np.stack([kernel.scaled(rows) for kernel in kernels])
         self.middles_M1D = self.rows_MND.mean(axis=1, keepdims=True)
         self.rows_MND -= self.middles_M1D
         self.squares_M1N = (self.rows_MND**2).sum(axis=2)[:, None]
-        duals_MN = np.stack([np.bincount(place_N, posterior.dual_N) for posterior in posteriors])
-        self.duals_MN1 = (duals_MN * np.array([[kernel.variance] for kernel in kernels]))[..., None]
+        duals_MN = np.stack([np.bincount(index_N, posterior.dual_N) for posterior in posteriors])
+        self.duals_MN1 = (duals_MN * variances_M[:, None])[..., None]
         self.levels_M = CONSTANT * duals_MN.sum(axis=1)
-        self._last: tuple[Array, Array, Array, Array] | None = None
+        self._last: StackedPairs | None = None
 
     def means(self, weights_KD: Array) -> Array:
         """Return the means at some mixtures, shape (K, M)."""
-        return np.concatenate(
-            [
-                (self._pairs(chunk)[1] @ self.duals_MN1)[:, :, 0].T + self.levels_M
-                for chunk in _chunks(weights_KD, self.squares_M1N.size)
-            ]
-        )
+        parts = []
+        for chunk in _chunks(weights_KD, self.squares_M1N.size):
+            means_MK1 = self._pairs(chunk).similarity_MKN @ self.duals_MN1
+            parts.append(means_MK1[:, :, 0].T + self.levels_M)
+        return np.concatenate(parts)
 
     def slopes(self, weights_D: Array) -> Array:
         """Return the gradient of the means at one mixture, shape (M, D)."""
-        scaled_M1D, _, slope_M1N = self._pairs(weights_D[None])
-        pull_M1N = 2.0 * slope_M1N * np.swapaxes(self.duals_MN1, 1, 2)
-        by_scaled_M1D = pull_M1N.sum(axis=2, keepdims=True) * scaled_M1D - pull_M1N @ self.rows_MND
+        pairs = self._pairs(weights_D[None])
+        pull_M1N = 2.0 * pairs.slope_MKN * np.swapaxes(self.duals_MN1, 1, 2)
+        total_M11 = pull_M1N.sum(axis=2, keepdims=True)
+        by_scaled_M1D = total_M11 * pairs.scaled_MKD - pull_M1N @ self.rows_MND
         logs_D = np.log(np.maximum(weights_D, STEEPEST) + SHIFT)
         steep_M1D = self.powers_M11 * np.exp((self.powers_M11 - 1.0) * logs_D)
         slopes_MD: Array = (by_scaled_M1D * steep_M1D / self.lengths_M1D)[:, 0]
         return slopes_MD
 
-    def _pairs(self, weights_KD: Array) -> tuple[Array, Array, Array]:
-        """Return warped mixtures, and their kernel to the trials with its derivative.
+    def _pairs(self, weights_KD: Array) -> StackedPairs:
+        """Compare mixtures with the trials.
 
         The last result is cached: a descent evaluates means and gradients at the same mixture.
         """
-        last = self._last
-        if last is not None and np.array_equal(last[0], weights_KD):
-            return last[1:]
+        if self._last is not None and np.array_equal(self._last.weights_KD, weights_KD):
+            return self._last
         scaled_MKD = np.exp(self.powers_M11 * log_weights(weights_KD))
         scaled_MKD /= self.lengths_M1D
         scaled_MKD -= self.middles_M1D
@@ -168,20 +182,17 @@ class StackedPosteriors:
         squared_MKN *= -2.0
         squared_MKN += self.squares_M1N
         squared_MKN += (scaled_MKD**2).sum(axis=2, keepdims=True)
-        kernel_and_slope = matern_and_slope(np.maximum(squared_MKN, 0.0, out=squared_MKN))
-        self._last = last = (weights_KD.copy(), scaled_MKD, *kernel_and_slope)
-        return last[1:]
+        np.maximum(squared_MKN, 0.0, out=squared_MKN)
+        similarity_MKN, slope_MKN = matern_and_slope(squared_MKN)
+        self._last = StackedPairs(weights_KD.copy(), scaled_MKD, similarity_MKN, slope_MKN)
+        return self._last
 
 
 def _chunks(rows: Array, trials: int) -> Iterator[Array]:
     """Yield chunks of mixtures with about `CHUNK` pairs with trials."""
     size = max(CHUNK // trials, MIN_CHUNK)
-    return (rows[at : at + size] for at in range(0, max(len(rows), 1), size))
-
-
-WARM = 12  # optimiser steps of a fold from the prior's centre
-AGAIN = 4  # optimiser steps of a fold with many trials, from the whole fit
-CURVATURE_TRIALS = 128  # maximum for the posterior of hyperparameters; scaled to more trials
+    for start in range(0, max(len(rows), 1), size):
+        yield rows[start : start + size]
 
 
 class GaussianProcessRegressor(MixtureRegressor):
@@ -240,7 +251,8 @@ class GaussianProcessRegressor(MixtureRegressor):
     ) -> tuple[Array, Array]:
         """Fit on all trials; predict each trial from the other folds."""
         self.fit(weights_ND, losses_NM)
-        means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
+        means_NM = np.empty(self.losses_MN.T.shape)
+        stds_NM = np.empty_like(means_NM)
         for train_N, out_N in splits(np.asarray(fold_N)):
             refitted = self._refitted(self.rows[train_N], self.losses_MN.T[train_N])
             # The parameters' posterior costs as much as learning them, and hardly differs by fold.
@@ -253,17 +265,23 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Learn the hyperparameters, or take the given ones, and condition on the trials."""
         before: Any = self._before
         if before is not None:
-            self.prior_2P, scale = before.prior_2P, (before.means_M, before.units_M)
-            self._condition(weights_ND, losses_NM, before.parameters_MP, *scale)
+            self.prior_2P = before.prior_2P
+            self._condition(
+                weights_ND, losses_NM, before.parameters_MP, before.means_M, before.units_M
+            )
             return
-        max_rows, steps = self.learning_trials, STEPS
+        max_rows = self.learning_trials
         if max_rows < 2:
             raise ConfigError(f"gaussian_process: learning_trials is {max_rows}; need >= 2")
-        means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
+        means_M = losses_NM.mean(axis=0)
+        units_M = _units(losses_NM)
         evidences = evidence_by_target(weights_ND, (losses_NM - means_M) / units_M)
-        order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
+        order_N = self._order(len(losses_NM))
+        steps = STEPS
+        self.prior_2P = np.empty((2, 0))
         if len(evidences) >= MIN_POOLED:
-            prior, steps = pooled(evidences, order_N, max_rows), POOLED_STEPS
+            steps = POOLED_STEPS
+            prior = pooled(evidences, order_N, max_rows)
             self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
             evidences = [replace(evidence, prior=prior) for evidence in evidences]
         learned = [evidence.learned(order_N, max_rows, steps) for evidence in evidences]
@@ -273,33 +291,35 @@ class GaussianProcessRegressor(MixtureRegressor):
         self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
     ) -> None:
         """Store trials and hyperparameters."""
-        self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
-        self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
-        for name in ("_roots", "_posteriors", "_stacked"):
-            self.__dict__.pop(name, None)
-        pairs = zip(self.parameters_MP, self._standard().T, strict=True)
-        self.dual_MN = np.array(
-            [
-                Posterior.of(Matern.of(parameters_P), rows, losses_N).dual_N
-                for parameters_P, losses_N in pairs
-            ]
-        )
+        self.rows = rows.copy()
+        self.losses_MN = losses_NM.T.copy()
+        self.parameters_MP = parameters_MP
+        self.means_M = means_M
+        self.units_M = units_M
+        for cached in ("_roots", "_posteriors", "_stacked"):
+            self.__dict__.pop(cached, None)
+        duals = []
+        for parameters_P, losses_N in zip(parameters_MP, self._standard().T, strict=True):
+            posterior = Posterior.of(Matern.of(parameters_P), rows, losses_N)
+            duals.append(posterior.dual_N)
+        self.dual_MN = np.array(duals)
 
     def _refitted(self, rows: Array, losses_KM: Array) -> Self:
         copy: Self = self._bare_copy()
-        small = len(losses_KM) <= FIRST
-        if small and not self.prior_2P.size:
+        is_small = len(losses_KM) <= FIRST
+        if is_small and not self.prior_2P.size:
             return copy.fit(rows, losses_KM)
-        means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
+        means_M = losses_KM.mean(axis=0)
+        units_M = _units(losses_KM)
         sample_N = self._order(len(losses_KM))[: self.learning_trials]
         evidences = self._evidences(rows, (losses_KM - means_M) / units_M)
-        starts: Sequence[Array | None] = (
-            [None] * len(evidences) if small else list(self.parameters_MP)
-        )
-        learned = [
-            evidence.subset(sample_N).most_probable(start_P, WARM if small else AGAIN)
-            for evidence, start_P in zip(evidences, starts, strict=True)
-        ]
+        learned = []
+        for evidence, parameters_P in zip(evidences, self.parameters_MP, strict=True):
+            sample = evidence.subset(sample_N)
+            if is_small:
+                learned.append(sample.most_probable(steps=FOLD_STEPS))
+            else:
+                learned.append(sample.most_probable(parameters_P, REFIT_STEPS))
         copy._condition(rows, losses_KM, np.array(learned), means_M, units_M)
         return copy
 
@@ -307,10 +327,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         return self.means_M + self.units_M * self._stacked.means(weights_ND)
 
     def _std(self, weights_ND: Array) -> Array:
-        variances = [
-            posterior.variance(weights_ND, root_PP)
-            for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
-        ]
+        pairs = zip(self._posteriors, self._roots, strict=True)
+        variances = [posterior.variance(weights_ND, root_PP) for posterior, root_PP in pairs]
         return self.units_M * np.sqrt(np.column_stack(variances))
 
     @cached_property
@@ -320,26 +338,24 @@ class GaussianProcessRegressor(MixtureRegressor):
         sample_K = self._order(trials)[:CURVATURE_TRIALS]
         evidences = self._evidences(self.rows, self._standard())
         max_rows = min(trials, self.learning_trials)
-        pairs = zip(evidences, self.parameters_MP, strict=True)
-        return [
-            evidence.subset(sample_K).spread(parameters_P, max_rows)
-            for evidence, parameters_P in pairs
-        ]
+        samples = [evidence.subset(sample_K) for evidence in evidences]
+        pairs = zip(samples, self.parameters_MP, strict=True)
+        return [sample.spread(parameters_P, max_rows) for sample, parameters_P in pairs]
 
     @cached_property
     def _posteriors(self) -> list[Posterior]:
         """The posterior of each target, cached for searches."""
-        pairs = zip(self.parameters_MP, self.dual_MN, strict=True)
-        return [
-            Posterior(Matern.of(parameters_P), self.rows, dual_N) for parameters_P, dual_N in pairs
-        ]
+        kernels = [Matern.of(parameters_P) for parameters_P in self.parameters_MP]
+        pairs = zip(kernels, self.dual_MN, strict=True)
+        return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
 
     def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
         """Return the evidence of each target, under the learned prior if there is one."""
         evidences = evidence_by_target(rows, losses_NM)
         if not self.prior_2P.size:
             return evidences
-        return [replace(evidence, prior=Prior(*self.prior_2P)) for evidence in evidences]
+        prior = Prior(*self.prior_2P)
+        return [replace(evidence, prior=prior) for evidence in evidences]
 
     def _standard(self) -> Array:
         """Return the losses in standard deviations from their mean, shape (N, M)."""

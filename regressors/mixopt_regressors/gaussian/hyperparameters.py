@@ -31,10 +31,15 @@ from mixopt.system import Array, IntArray
 from mixopt.trials import Noise
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 
-LENGTH, LENGTH_SPREAD = 1.5, 1.2  # spreads are those of logarithms, here and in the next two
-VARIANCE, VARIANCE_SPREAD = 1.0, 3.0
-NOISE, NOISE_SPREAD = 0.01, 3.0
-POWER, POWER_SPREAD = -0.5, 1.0  # of the logit
+# Centres of the prior, and spreads of the logarithms.
+LENGTH = 1.5
+LENGTH_SPREAD = 1.2
+VARIANCE = 1.0
+VARIANCE_SPREAD = 3.0
+NOISE = 0.01
+NOISE_SPREAD = 3.0
+POWER = -0.5  # logit
+POWER_SPREAD = 1.0  # of the logit
 MANY_DOMAINS = 17  # with more domains the prior of lengths is longer and narrower
 FARTHEST = 6.0  # bound, in standard deviations of the prior
 MIN_REPLICATE_VARIANCE = 1e-6  # in variances of the losses
@@ -58,11 +63,14 @@ class Prior:
     @classmethod
     def of(cls, domains: int, replicate_variance: float, freedom: int) -> Prior:
         """Return the prior, given the noise of replicates."""
-        crowd = np.sqrt(max(1.0, domains / MANY_DOMAINS))
+        crowding = np.sqrt(max(1.0, domains / MANY_DOMAINS))
+        log_lengths_D = np.full(domains, np.log(LENGTH * crowding))
+        length_spreads_D = np.full(domains, LENGTH_SPREAD / crowding)
         noise, noise_spread = _noise_prior(replicate_variance, freedom)
-        centers = [*[np.log(LENGTH * crowd)] * domains, POWER, np.log(VARIANCE), noise]
-        spreads = [*[LENGTH_SPREAD / crowd] * domains, POWER_SPREAD, VARIANCE_SPREAD, noise_spread]
-        return cls(np.array(centers), np.array(spreads))
+        return cls(
+            np.append(log_lengths_D, [POWER, np.log(VARIANCE), noise]),
+            np.append(length_spreads_D, [POWER_SPREAD, VARIANCE_SPREAD, noise_spread]),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,15 +94,18 @@ class Evidence:
 
     def most_probable(self, start_P: Array | None = None, steps: int = STEPS) -> Array:
         """Return the parameters after at most `steps` steps of L-BFGS."""
-        centers_P, spreads_P = self.prior.centers_P, self.prior.spreads_P
-        start = np.zeros_like(centers_P) if start_P is None else (start_P - centers_P) / spreads_P
+        centers_P = self.prior.centers_P
+        spreads_P = self.prior.spreads_P
+        if start_P is None:
+            start_P = centers_P
+        whitened_P = (start_P - centers_P) / spreads_P
         result = minimize(
             self.objective,
-            np.clip(start, -FARTHEST, FARTHEST),
+            np.clip(whitened_P, -FARTHEST, FARTHEST),
             args=(log_weights(self.rows),),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(-FARTHEST, FARTHEST)] * len(start),
+            bounds=[(-FARTHEST, FARTHEST)] * len(whitened_P),
             options={"maxiter": steps, "ftol": 1e-5, "gtol": 1e-2},
         )
         return np.asarray(centers_P + spreads_P * result.x)
@@ -120,9 +131,12 @@ class Evidence:
         whitened_P = (parameters_P - self.prior.centers_P) / self.prior.spreads_P
         logs_ND = log_weights(self.rows)
         steps_PP = CURVATURE_STEP * np.eye(len(whitened_P))
-        ahead_PP = np.array([self.objective(whitened_P + s, logs_ND)[1] for s in steps_PP])
-        behind_PP = np.array([self.objective(whitened_P - s, logs_ND)[1] for s in steps_PP])
-        curvature_PP = (ahead_PP - behind_PP) / (2.0 * CURVATURE_STEP)
+        differences = []
+        for step_P in steps_PP:
+            _, ahead_P = self.objective(whitened_P + step_P, logs_ND)
+            _, behind_P = self.objective(whitened_P - step_P, logs_ND)
+            differences.append(ahead_P - behind_P)
+        curvature_PP = np.array(differences) / (2.0 * CURVATURE_STEP)
         values_P, vectors_PP = np.linalg.eigh((curvature_PP + curvature_PP.T) / 2.0)
         # The prior has curvature 1; trials add to it in proportion to their number.
         precision_P = 1.0 + np.maximum(values_P - 1.0, 0.0) * trials / len(self.losses_N)
@@ -141,9 +155,9 @@ def evidence_by_target(rows: Array, losses_NM: Array) -> list[Evidence]:
 
 def pooled(evidences: Sequence[Evidence], order_N: IntArray, max_rows: int) -> Prior:
     """Return the common prior, learned from a sample of the targets."""
-    sample_N = order_N[: min(FIRST, max_rows)]
-    sample = np.linspace(0, len(evidences) - 1, min(len(evidences), POOLED)).astype(int)
-    modes_KP = np.array([evidences[target].subset(sample_N).most_probable() for target in sample])
+    rows_K = order_N[: min(FIRST, max_rows)]
+    targets = np.linspace(0, len(evidences) - 1, min(len(evidences), POOLED)).astype(int)
+    modes_KP = np.array([evidences[target].subset(rows_K).most_probable() for target in targets])
     spreads_P = evidences[0].prior.spreads_P
     narrow_P = np.clip(modes_KP.std(axis=0), MIN_POOLED_SPREAD * spreads_P, spreads_P)
     return Prior(modes_KP.mean(axis=0), narrow_P)
@@ -172,8 +186,8 @@ def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]
     half = freedom / 2.0
     observed = np.log(max(replicate_variance, MIN_REPLICATE_VARIANCE))
     observed -= digamma(half) - np.log(half)
-    precision, replicate_precision = NOISE_SPREAD**-2, 1.0 / float(polygamma(1, half))
-    center = (precision * np.log(NOISE) + replicate_precision * observed) / (
-        precision + replicate_precision
-    )
-    return float(center), float((precision + replicate_precision) ** -0.5)
+    prior_precision = NOISE_SPREAD**-2
+    replicate_precision = 1.0 / float(polygamma(1, half))
+    precision = prior_precision + replicate_precision
+    center = (prior_precision * np.log(NOISE) + replicate_precision * observed) / precision
+    return float(center), float(precision**-0.5)

@@ -72,7 +72,8 @@ class Matern:
     def pairs(self, left_ND: Array, right_KD: Array) -> Pairs:
         """Compare warped mixtures from `scaled`."""
         center_D = right_KD.mean(axis=0)  # centring reduces cancellation
-        left, right = left_ND - center_D, right_KD - center_D
+        left = left_ND - center_D
+        right = right_KD - center_D
         similarity_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
         return Pairs(left, right, similarity_NK, slope_NK)
 
@@ -110,7 +111,8 @@ class Matern:
         self, pairs: Pairs, left_logs_ND: Array, right_logs_KD: Array, dual_K: Array
     ) -> Array:
         """Return the derivative of covariance @ dual by the parameters, shape (N, P)."""
-        left, right = pairs.left_ND, pairs.right_KD
+        left = pairs.left_ND
+        right = pairs.right_KD
         pull_NK = self.variance * pairs.slope_NK * dual_K
         total_N1 = pull_NK.sum(axis=1)[:, None]
         by_lengths_ND = left**2 * total_N1 - 2.0 * left * (pull_NK @ right) + pull_NK @ right**2
