@@ -65,7 +65,7 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer, before and after."""
-        tables = [window.tables[0] for window in self._windows]
+        tables = [window.layers for window in self._windows]
         return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
 
     @cached_property
@@ -73,7 +73,7 @@ class ExpertChange:
         """Share, largest load, own experts and distance of each domain, mean over layers."""
         means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
         tables = [
-            window.tables[1].group_by("domain", maintain_order=True).agg(*means)
+            window.domains.group_by("domain", maintain_order=True).agg(*means)
             for window in self._windows
         ]
         return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)

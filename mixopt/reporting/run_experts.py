@@ -102,7 +102,7 @@ class PretrainingExperts:
         compared = plot_domain_experts(self.train)
         figures = {"experts_load": plot_load(self.train), "experts_domains": compared}
         if len(self.windows) > 1:
-            tables = [(float(window.end), window.tables[0]) for window in self.windows]
+            tables = [(float(window.end), window.layers) for window in self.windows]
             marked = [float(change.step - 1) for change in self.logged]
             figures["experts_over_time"] = plot_windows(tables, changes=marked)
         return figures

@@ -17,6 +17,11 @@ from mixopt.errors import RoutingError
 from mixopt.system import shown_value
 
 IDS = ("top_k_index", "router_indices")  # argument names of the ids in calls of experts
+# Classes called with ids that are not counted, and why.
+REFUSED = {
+    "Inkling2LoopExperts": "layers of its loop run several times in one forward pass, and experts"
+    " are counted once"
+}
 EXAMPLE = "RouterAdapter('MyRouter', read=lambda output: output.expert_ids)"
 
 
@@ -40,7 +45,8 @@ class RouterTap(nn.Module):
             RoutingError: An impossible number.
         """
         super().__init__()
-        self.num_experts, self.top_k = experts, top_k
+        self.num_experts = experts
+        self.top_k = top_k
         check_sizes("RouterTap", experts, top_k)
 
     def forward(self, top_k_index: Tensor) -> Tensor:
@@ -162,25 +168,22 @@ EXCEPTIONS = {
 }
 
 
-def _by_name(name: str) -> Source:
+def ids_argument(name: str) -> Source:
+    """Return the source for experts that are called with the ids as argument `name`."""
     return Source(lambda arguments, output, experts, top_k: arguments[name])
-
-
-BY_NAME = {name: _by_name(name) for name in IDS}
-# Classes called with ids that are not counted, and why.
-REFUSED = {
-    "Inkling2LoopExperts": "layers of its loop run several times in one forward pass, and experts"
-    " are counted once"
-}
 
 
 def check_sizes(where: str, experts: object, top_k: object) -> None:
     """Check numbers of experts, and of experts of a token."""
-    for name, size in (("experts", experts), ("top_k", top_k)):
-        if not is_count(size):
-            raise RoutingError(f"{where}: {name} {shown_value(size)}; give a whole number above 0")
+    _check_count(f"{where}: experts", experts)
+    _check_count(f"{where}: top_k", top_k)
     if top_k > experts:  # type: ignore[operator]
         raise RoutingError(f"{where}: chooses {top_k} of {experts} experts")
+
+
+def _check_count(where: str, size: object) -> None:
+    if not is_count(size):
+        raise RoutingError(f"{where} {shown_value(size)}; give a whole number above 0")
 
 
 def is_count(value: object) -> bool:

@@ -37,6 +37,25 @@ class LayerAssignments:
     dropped_HD: IntArray
     router: str = ""
 
+    def __add__(self, other: LayerAssignments) -> LayerAssignments:
+        """Return the sum of two counts of the same router."""
+        return replace(
+            self,
+            counts_HDE=self.counts_HDE + other.counts_HDE,
+            dropped_HD=self.dropped_HD + other.dropped_HD,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values, with each array as one line of text."""
+        return {
+            "layer": self.layer,
+            "router": self.router,
+            "top_k": self.top_k,
+            "experts": self.experts,
+            "counts": _text(self.counts_HDE),
+            "dropped": _text(self.dropped_HD),
+        }
+
     @property
     def key(self) -> str:
         """The router's name in the model: "3", or "3/attention.router"."""
@@ -78,15 +97,8 @@ class Assignments:
     def __add__(self, other: Assignments) -> Assignments:
         """Return the sum of two counts."""
         self.check_sizes(other.domains, other.sizes, "the other table")
-        added = {layer.key: layer for layer in other.layers}
-        layers = tuple(
-            replace(
-                layer,
-                counts_HDE=layer.counts_HDE + added[layer.key].counts_HDE,
-                dropped_HD=layer.dropped_HD + added[layer.key].dropped_HD,
-            )
-            for layer in self.layers
-        )
+        others = {layer.key: layer for layer in other.layers}
+        layers = tuple(layer + others[layer.key] for layer in self.layers)
         return Assignments(self.domains, layers)
 
     @property
@@ -100,7 +112,7 @@ class Assignments:
         return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
 
     def check_sizes(
-        self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str
+        self, domains: tuple[str, ...], sizes: dict[str, tuple[int, int]], source: str
     ) -> None:
         """Check that other assignments have the same domains and experts."""
         if domains != self.domains:
@@ -108,27 +120,18 @@ class Assignments:
                 f"{source} counts the domains {', '.join(domains)}; here they are"
                 f" {', '.join(self.domains)}"
             )
-        ours = self.sizes
-        for key in dict.fromkeys([*ours, *sizes]):
-            if ours.get(key) != sizes.get(key):
+        for key in self.sizes | sizes:
+            ours = self.sizes.get(key)
+            theirs = sizes.get(key)
+            if ours != theirs:
                 raise RoutingError(
-                    f"{source} is of other experts: layer {key} has {_size_text(sizes.get(key))};"
-                    f" here it has {_size_text(ours.get(key))}"
+                    f"{source} is of other experts: layer {key} has {_size_text(theirs)};"
+                    f" here it has {_size_text(ours)}"
                 )
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as JSON values, with each array as one line of text."""
-        layers = [
-            {
-                "layer": layer.layer,
-                "router": layer.router,
-                "top_k": layer.top_k,
-                "experts": layer.experts,
-                "counts": _text(layer.counts_HDE),
-                "dropped": _text(layer.dropped_HD),
-            }
-            for layer in self.layers
-        ]
+        layers = [layer.to_json() for layer in self.layers]
         return {"domains": list(self.domains), "layers": layers}
 
     @classmethod
@@ -161,7 +164,9 @@ class ExpertCounts:
 
 
 def _layer_of(content: Mapping[str, Any], domains: int) -> LayerAssignments:
-    experts, top_k, layer = (int(content[name]) for name in ("experts", "top_k", "layer"))
+    experts = int(content["experts"])
+    top_k = int(content["top_k"])
+    layer = int(content["layer"])
     counts_HDE = _array(content["counts"]).reshape(2, domains, experts)
     dropped_HD = _array(content["dropped"]).reshape(2, domains)
     if top_k < 1 or experts < 1 or counts_HDE.min() < 0 or dropped_HD.min() < 0:

@@ -21,7 +21,7 @@ of a domain than its share does.
 Shapes: D domains, E experts.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,8 +31,6 @@ from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.system import Array, BoolArray
 
-# Domain, description, experts, numbers and advice of a diagnosis.
-_Finding = tuple[str | None, str, tuple[int, ...], dict[str, float], str]
 Kind = Literal["collapse", "degradation", "underfitting"]
 KINDS: tuple[Kind, ...] = ("collapse", "degradation", "underfitting")
 EFFECTIVE = 0.66  # collapse below: effective number of experts, of all; 1 is even
@@ -46,7 +44,8 @@ OTHERS = 0.25  # required minimum of that median
 ASSIGNMENTS = 1000  # required mean assignments to an expert
 BLAMED = 0.1  # minimum part of the excess load that a named domain causes
 HOT = 2.5  # load relative to even, above which the others' spread must explain it
-FEW_EXPERTS, FAR = 8, 4.0  # with more experts, crowded ones also exceed this load
+FEW_EXPERTS = 8  # up to this number, an expert that most tokens choose is crowded
+FAR = 4.0  # load relative to even that a crowded one of more experts also has
 CHANCE = 1e-4  # probability below which the others' spread does not explain a load
 FEW_DOMAINS = 3  # up to this number, `OCCUPIED` alone is required
 TIMES = 1.6  # with more domains, minimum ratio of occupied experts to share
@@ -98,20 +97,19 @@ class Diagnosis:
 def diagnose(assignments: Assignments) -> list[Diagnosis]:
     """Return the diagnoses, by layer."""
     diagnoses: list[Diagnosis] = []
-    for layer in filter(enough, assignments.layers):
-        for kind, find in _FINDERS.items():
-            for domain, what, experts, numbers, advice in find(layer, assignments.domains):
-                at = kind, layer.layer, layer.router
-                diagnoses.append(Diagnosis(*at, what, domain, experts, numbers, advice))
+    for layer in filter(is_diagnosable, assignments.layers):
+        diagnoses += _collapse(layer, assignments.domains)
+        diagnoses += _degradation(layer, assignments.domains)
+        diagnoses += _underfitting(layer, assignments.domains)
     return diagnoses
 
 
-def enough(layer: LayerAssignments) -> bool:
+def is_diagnosable(layer: LayerAssignments) -> bool:
     """Return whether a layer has enough assignments for diagnoses."""
     return bool(layer.counts_DE.sum() >= max(1, ASSIGNMENTS * layer.experts))
 
 
-def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[Diagnosis]:
     """Yield a diagnosis if the load is uneven, experts are dead, or experts are too busy."""
     counts_E = layer.counts_DE.sum(0)
     load_E = measures.load_shares(counts_E)
@@ -133,25 +131,38 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Fi
         and not crowded_E.any()
     ):
         return
-    blamed = _loads_most(layer, int(load_E.argmax()))
-    domain = None if blamed is None else domains[blamed]
-    advice = "all domains load it equally: balance the router, no mixture fixes this"
-    if domain is not None:
+    busiest = int(load_E.argmax())
+    blamed = _loads_most(layer, busiest)
+    if blamed is None:
+        domain = None
+        advice = "all domains load it equally: balance the router, no mixture fixes this"
+    else:
+        domain = domains[blamed]
         advice = f"{domain!r} loads it most: balance the router; {NO_CHANGE}"
-    experts = np.flatnonzero(crowded_E).tolist() or [int(load_E.argmax())]
-    yield domain, _load_text(layer, load_E, hot_E, numbers), tuple(experts), numbers, advice
+    experts = np.flatnonzero(crowded_E).tolist() or [busiest]
+    yield Diagnosis(
+        kind="collapse",
+        layer=layer.layer,
+        router=layer.router,
+        what=_load_text(layer, busiest, int(hot_E.sum()), numbers),
+        domain=domain,
+        experts=tuple(experts),
+        numbers=numbers,
+        advice=advice,
+    )
 
 
 def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
     """Return the experts that most tokens choose; with many experts also far above even load."""
     crowded_E = measures.collapsed(chosen_E, top_k)
-    return np.asarray(crowded_E & ((load_E * len(load_E) >= FAR) | (len(load_E) <= FEW_EXPERTS)))
+    if len(load_E) > FEW_EXPERTS:
+        crowded_E &= load_E * len(load_E) >= FAR
+    return crowded_E
 
 
 def _load_text(
-    layer: LayerAssignments, load_E: Array, hot_E: BoolArray, numbers: dict[str, float]
+    layer: LayerAssignments, busiest: int, hot: int, numbers: Mapping[str, float]
 ) -> str:
-    busiest, hot = int(load_E.argmax()), int(hot_E.sum())
     crowd = f"{hot} of {layer.experts} experts are hot, " if hot > 1 else ""
     return (
         f"{crowd}expert {busiest} has {numbers['max_load']:.1f} times the even load and is chosen"
@@ -165,17 +176,21 @@ def _load_text(
 def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
     """Return the domain that loads an expert most; None if there is one, or all load it alike."""
     shares_D = measures.load_shares(layer.tokens_D)
-    on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
-    load, even = float(shares_D @ on_D), 1 / layer.experts
-    d = int((shares_D * (on_D - load)).argmax())
-    share, domain_load = float(shares_D[d]), float(on_D[d])
+    load_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
+    load = float(shares_D @ load_D)
+    d = int((shares_D * (load_D - load)).argmax())
+    share = float(shares_D[d])
+    domain_load = float(load_D[d])
     if share in {0.0, 1.0}:
         return None
-    rest = (load - share * domain_load) / (1 - share)  # load without the domain
-    return None if domain_load <= rest or load - rest < BLAMED * (load - even) else d
+    load_without = (load - share * domain_load) / (1 - share)
+    excess = load - 1 / layer.experts
+    if domain_load <= load_without or load - load_without < BLAMED * excess:
+        return None
+    return d
 
 
-def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[Diagnosis]:
     """Yield a diagnosis for each domain that occupies too many experts."""
     counts_DE = layer.counts_DE
     total_E = counts_DE.sum(0)
@@ -188,17 +203,25 @@ def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[
     is_beyond_D = excess_D > OCCUPIED
     is_beyond_D |= (excess_D > limit) & (occupied_D > TIMES * shares_D)
     for d in np.flatnonzero(is_beyond_D):
+        domain = domains[d]
         experts = tuple(np.flatnonzero(serves_DE[d]).tolist())
         what = (
-            f"{len(experts)} of {layer.experts} experts serve {domains[d]!r}, which has"
+            f"{len(experts)} of {layer.experts} experts serve {domain!r}, which has"
             f" {100 * shares_D[d]:.1f}% of the tokens"
         )
-        numbers = {"occupied": float(occupied_D[d]), "share": float(shares_D[d])}
-        advice = f"others could use them: look at the text of {domains[d]!r}; {NO_CHANGE}"
-        yield domains[d], what, experts, numbers, advice
+        yield Diagnosis(
+            kind="degradation",
+            layer=layer.layer,
+            router=layer.router,
+            what=what,
+            domain=domain,
+            experts=experts,
+            numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
+            advice=f"others could use them: look at the text of {domain!r}; {NO_CHANGE}",
+        )
 
 
-def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[Diagnosis]:
     """Yield a diagnosis for each rare domain without experts of its own."""
     shares_D = measures.load_shares(layer.tokens_D)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
@@ -207,7 +230,9 @@ def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator
     is_seen_D = (shares_D > 0) & np.isfinite(separation_D)
     for d in np.flatnonzero(is_seen_D & (shares_D < RARE / len(domains))):
         is_other_D = is_seen_D & (np.arange(len(domains)) != d)
-        median = float(np.median(separation_D[is_other_D])) if is_other_D.any() else 0.0
+        if not is_other_D.any():
+            continue
+        median = float(np.median(separation_D[is_other_D]))
         if median < OTHERS or separation_D[d] >= APART * median:
             continue
         nearest = int(np.where(is_other_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
@@ -225,11 +250,13 @@ def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator
             f"its experts are nearest to those of {domains[nearest]!r} (distance"
             f" {numbers['distance']:.2f}): look at its loss; {NO_CHANGE}"
         )
-        yield domains[d], what, (int(lift_DE[d].argmax()),), numbers, advice
-
-
-_FINDERS: dict[Kind, Callable[[LayerAssignments, tuple[str, ...]], Iterator[_Finding]]] = {
-    "collapse": _collapse,
-    "degradation": _degradation,
-    "underfitting": _underfitting,
-}
+        yield Diagnosis(
+            kind="underfitting",
+            layer=layer.layer,
+            router=layer.router,
+            what=what,
+            domain=domains[d],
+            experts=(int(lift_DE[d].argmax()),),
+            numbers=numbers,
+            advice=advice,
+        )

@@ -4,25 +4,28 @@ A module named like a router or experts in a layer where nothing can be read
 (mixopt.routing.adapters) is an error, never a guess.
 """
 
+from __future__ import annotations
+
 import inspect
 import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from mixopt.errors import ConfigError, RoutingError, did_you_mean
 from mixopt.routing.adapters import (
-    BY_NAME,
     EXAMPLE,
     EXCEPTIONS,
+    IDS,
     REFUSED,
     FoundRouter,
     RouterAdapter,
     Source,
     check_sizes,
+    ids_argument,
     is_count,
     kinds_of,
 )
@@ -46,11 +49,19 @@ _WAY_OUT = (
 )
 
 
+class _ReadModule(NamedTuple):
+    """A module whose calls are read: its path in the model, and how."""
+
+    name: str
+    module: nn.Module
+    source: Source
+
+
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
     """Return the routers of a model, in the order of its layers."""
     _check_adapters(model, adapters)
     sources = _sources(model, adapters)
-    names = [name for name, _, _ in sources]
+    names = [source.name for source in sources]
     unread = _unread(model, names)
     if unread:
         raise RoutingError(f"{_kind(model)}: {unread[0]}")
@@ -59,10 +70,10 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
             f"{_kind(model)}: no router and no experts found; if it has experts, {_WAY_OUT}"
         )
     layers = [_layer_of(name, position) for position, name in enumerate(names)]
-    routers = [
-        _router(model, *entry, layer, router)
-        for entry, layer, router in zip(sources, layers, _router_names(names, layers), strict=True)
-    ]
+    router_names = _router_names(names, layers)
+    routers: list[FoundRouter] = []
+    for source, layer, router_name in zip(sources, layers, router_names, strict=True):
+        routers.append(_router(model, source, layer, router_name))
     return sorted(routers, key=lambda router: router.layer)
 
 
@@ -76,7 +87,8 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
     adapters: list[RouterAdapter] = []
     for name in names:
         loaded = load_object("experts.adapters: adapter", name)
-        for adapter in loaded if isinstance(loaded, list | tuple) else [loaded]:
+        listed = loaded if isinstance(loaded, list | tuple) else [loaded]
+        for adapter in listed:
             if not isinstance(adapter, RouterAdapter):
                 raise RoutingError(
                     f"experts.adapters: {name!r} is {adapter!r}; name a RouterAdapter or a list of"
@@ -89,49 +101,64 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
 def auxiliary_coefficient(model: nn.Module) -> float:
     """Return the coefficient of a transformers model's auxiliary loss; 0 without one."""
     for module in filter(_is_of_transformers, model.modules()):
+        if not _has_auxiliary_loss(module):
+            continue
         config = getattr(module, "config", None)
-        sources = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
-        if any(hasattr(source, "load_balancing_loss_func") for source in sources):
-            for path in _COEFFICIENTS:
-                value = _at(config, path)
-                is_possible = isinstance(value, int | float) and 0 <= value < math.inf
-                if value is not None and not is_possible:
-                    raise ConfigError(
-                        f"model.options: {path}: {value!r} is not possible; it must be 0 or more;"
-                        " 0 adds no auxiliary loss"
-                    )
-                if value is not None:
-                    return float(value)
+        for path in _COEFFICIENTS:
+            value = _at(config, path)
+            if value is None:
+                continue
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(
+                    f"model.options: {path}: {value!r} is not possible; it must be 0 or more;"
+                    " 0 adds no auxiliary loss"
+                )
+            return float(value)
     return 0.0
 
 
-def _sources(
-    model: nn.Module, adapters: Sequence[RouterAdapter]
-) -> list[tuple[str, nn.Module, Source]]:
+def _has_auxiliary_loss(module: nn.Module) -> bool:
+    sources = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
+    return any(hasattr(source, "load_balancing_loss_func") for source in sources)
+
+
+def _sources(model: nn.Module, adapters: Sequence[RouterAdapter]) -> list[_ReadModule]:
     """Return the modules whose calls are read; adapters take precedence."""
-    fitting = {
-        name: next((adapter for adapter in adapters if adapter.fits(module)), None)
-        for name, module in _modules(model)
-    }
-    adapted = {_place(name) for name, adapter in fitting.items() if adapter is not None}
-    sources: list[tuple[str, nn.Module, Source]] = []
-    for name, adapter in fitting.items():
+    adapter_of = {name: _fitting(adapters, module) for name, module in _modules(model)}
+    adapted = {_layer_path(name) for name, adapter in adapter_of.items() if adapter is not None}
+    sources: list[_ReadModule] = []
+    for name, adapter in adapter_of.items():
         module = model.get_submodule(name)
         if adapter is not None:
-            sources.append((name, module, _of_adapter(adapter)))
-        elif _place(name) not in adapted and (source := _source_of(module)) is not None:
-            inner = f"{name}.{source.child}" if source.child else name
-            sources.append((inner, model.get_submodule(inner), source))
+            sources.append(_ReadModule(name, module, _of_adapter(adapter)))
+            continue
+        source = _source_of(module)
+        if source is not None and _layer_path(name) not in adapted:
+            called = f"{name}.{source.child}" if source.child else name
+            sources.append(_ReadModule(called, model.get_submodule(called), source))
     return sources
+
+
+def _fitting(adapters: Sequence[RouterAdapter], module: nn.Module) -> RouterAdapter | None:
+    """Return the first adapter that reads a module."""
+    for adapter in adapters:
+        if adapter.fits(module):
+            return adapter
+    return None
 
 
 def _source_of(module: nn.Module) -> Source | None:
     kinds = kinds_of(module)
-    exception = next((EXCEPTIONS[kind] for kind in kinds if kind in EXCEPTIONS), None)
-    if exception is not None or not REFUSED.keys().isdisjoint(kinds):
-        return exception
+    for kind in kinds:
+        if kind in EXCEPTIONS:
+            return EXCEPTIONS[kind]
+    if not REFUSED.keys().isdisjoint(kinds):
+        return None
     parameters = _parameters(module)
-    return next((source for name, source in BY_NAME.items() if name in parameters), None)
+    for name in IDS:
+        if name in parameters:
+            return ids_argument(name)
+    return None
 
 
 def _of_adapter(adapter: RouterAdapter) -> Source:
@@ -146,9 +173,10 @@ def _parameters(module: nn.Module) -> list[str]:
     return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
-def _router(
-    model: nn.Module, name: str, module: nn.Module, source: Source, layer: int, router: str
-) -> FoundRouter:
+def _router(model: nn.Module, read: _ReadModule, layer: int, router_name: str) -> FoundRouter:
+    name = read.name
+    module = read.module
+    source = read.source
     kind = type(module).__name__
     block = model.get_submodule(name.rpartition(".")[0]) if name else module
     experts = _size(module, block, source.experts)
@@ -160,17 +188,27 @@ def _router(
             " top_k=) numbers, or the attributes that have them"
         )
     check_sizes(f"router {name!r}: {kind}", experts, top_k)
-    sizes = experts, top_k
-    return FoundRouter(name, layer, module, *sizes, _parameters(module), source.read, router)
+    return FoundRouter(
+        name=name,
+        layer=layer,
+        module=module,
+        experts=experts,
+        top_k=top_k,
+        parameters=_parameters(module),
+        read=source.read,
+        router=router_name,
+    )
 
 
 def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:
     """Return a number, or resolve an attribute of the module, its block or its parts."""
     if isinstance(source, int):
         return source
-    places = (module, block, *block.modules())
-    values = (_at(place, source) for place in places)
-    return next((value for value in values if is_count(value)), None)
+    for owner in (module, block, *block.modules()):
+        value = _at(owner, source)
+        if is_count(value):
+            return int(value)
+    return None
 
 
 def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
@@ -188,10 +226,10 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
 
 def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
     """Return modules named like routers or experts in layers without a router that is read."""
-    served = {_place(name) for name in read}
-    lines = []
+    served = {_layer_path(name) for name in read}
+    lines: list[str] = []
     for name, module in _modules(model):
-        if name.rpartition(".")[2] in _WHOLE or _place(name) in served:
+        if name.rpartition(".")[2] in _WHOLE or _layer_path(name) in served:
             continue
         kind = type(module).__name__
         refused = [REFUSED[ancestor] for ancestor in kinds_of(module) if ancestor in REFUSED]
@@ -210,13 +248,15 @@ def _is_router(module: nn.Module) -> bool:
     kind = type(module).__name__
     if not _ROUTER.search(kind):
         return False
-    sizes = {name: size for name, size in vars(module).items() if "expert" in name}
-    is_sized = any(is_count(size) for size in sizes.values())
-    return is_sized or not ("Gate" in kind or _is_of_transformers(module))
+    for name, size in vars(module).items():
+        if "expert" in name and is_count(size):
+            return True
+    return not ("Gate" in kind or _is_of_transformers(module))
 
 
 def _is_experts(name: str, module: nn.Module) -> bool:
-    kind, last_name = type(module).__name__, name.rpartition(".")[2]
+    kind = type(module).__name__
+    last_name = name.rpartition(".")[2]
     match = _EXPERTS.search(kind) or _NAMED_EXPERTS.search(last_name)
     return bool(match) and "shared" not in last_name and "Shared" not in kind
 
@@ -233,14 +273,21 @@ def _is_of_transformers(module: nn.Module) -> bool:
 
 
 def _kind(model: nn.Module) -> str:
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    return type(model).__name__ + (f" (family {family!r})" if family else "")
+    kind = type(model).__name__
+    family = _at(model, "config.model_type")
+    return f"{kind} (family {family!r})" if family else kind
 
 
-def _place(name: str) -> str:
+def _layer_path(name: str) -> str:
     """Return the path of the layer around a module, or of its block if there is none."""
+    end = _layer_end(name)
+    return name.rpartition(".")[0] if end is None else name[:end]
+
+
+def _layer_end(name: str) -> int | None:
+    """Return where the number of the last layer in a path ends."""
     matches = list(_LAYER.finditer(name))
-    return name[: matches[-1].end(1)] if matches else name.rpartition(".")[0]
+    return matches[-1].end(1) if matches else None
 
 
 def _layer_of(name: str, position: int) -> int:
@@ -253,12 +300,14 @@ def _router_names(paths: list[str], layers: list[int]) -> list[str]:
     """Return the names of routers in a layer: their paths in it, or "" for a single one."""
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
-    names = [
-        path[matches[-1].end(1) + 1 :] if (matches := [*_LAYER.finditer(path)]) else path
-        for path in paths
-    ]
-    is_unique = len({*zip(layers, names, strict=True)}) == len(names)
+    names = [_path_in_layer(path) for path in paths]
+    is_unique = len(set(zip(layers, names, strict=True))) == len(names)
     return names if is_unique else paths  # encoder and decoder have the same layer numbers
+
+
+def _path_in_layer(path: str) -> str:
+    end = _layer_end(path)
+    return path if end is None else path[end + 1 :]
 
 
 def _at(value: Any, path: str) -> Any:

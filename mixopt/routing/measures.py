@@ -75,7 +75,9 @@ def hot(shares_E: Array, min_load: float, chance: float) -> BoolArray:
     beyond = (root_E[:top] - low.mean() - cut * spread) / spread
     as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
     hot_places = np.flatnonzero((as_many < chance) & (falling_E[:top] >= min_load))
-    return np.asarray(load_E >= (falling_E[hot_places[-1]] if len(hot_places) else np.inf))
+    if not len(hot_places):
+        return np.zeros(count, bool)
+    return np.asarray(load_E >= falling_E[hot_places[-1]])
 
 
 def separation(counts_HDE: IntArray) -> Array:
@@ -102,7 +104,8 @@ def lift(counts_DE: IntArray) -> Array:
 def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
     """Return the mutual information of expert and domain in nats; 0 without specialisation."""
     is_present_D = shares_D > 0
-    profile_DE, shares_D1 = profile_DE[..., is_present_D, :], shares_D[is_present_D, None]
+    profile_DE = profile_DE[..., is_present_D, :]
+    shares_D1 = shares_D[is_present_D, None]
     mean_E = (shares_D1 * profile_DE).sum(-2)
     within = (shares_D1 * _plogp(profile_DE)).sum((-1, -2))
     return np.asarray(within - _plogp(mean_E).sum(-1))
@@ -126,7 +129,8 @@ def profile_distances(profile_DE: Array) -> Array:
     middle_P = _plogp((profile_DE[first_P] + profile_DE[second_P]) / 2).sum(-1)
     divergence_DD = np.diag(plogp_D * 0)
     divergence_P = (plogp_D[first_P] + plogp_D[second_P]) / 2 - middle_P
-    divergence_DD[first_P, second_P] = divergence_DD[second_P, first_P] = divergence_P
+    divergence_DD[first_P, second_P] = divergence_P
+    divergence_DD[second_P, first_P] = divergence_P
     return np.asarray(np.sqrt(np.maximum(divergence_DD, 0) / np.log(2)))
 
 

@@ -39,9 +39,14 @@ class Window:
     assignments: Assignments
 
     @cached_property
-    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Tables by layer, and by domain and layer."""
-        return layer_table(self.assignments), domain_table(self.assignments)
+    def layers(self) -> pl.DataFrame:
+        """The table by layer."""
+        return layer_table(self.assignments)
+
+    @cached_property
+    def domains(self) -> pl.DataFrame:
+        """The table by domain and layer."""
+        return domain_table(self.assignments)
 
 
 class ExpertRecord:
@@ -94,13 +99,18 @@ def _read(file: Path) -> Window:
 
 def _assignments(table: pl.DataFrame) -> Assignments:
     domains = tuple(table["domain"].unique(maintain_order=True))
-    layers = []
+    layers: list[LayerAssignments] = []
     for _, rows in table.group_by("layer", "router", maintain_order=True):
-        about = rows.row(0, named=True)
+        first = rows.row(0, named=True)
         counts_HDE = rows.select("even", "odd").to_numpy().T.reshape(2, len(domains), -1)
-        counts, dropped = counts_HDE[..., :-1].copy(), counts_HDE[..., -1].copy()
         layers.append(
-            LayerAssignments(about["layer"], about["top_k"], counts, dropped, about["router"])
+            LayerAssignments(
+                layer=first["layer"],
+                top_k=first["top_k"],
+                counts_HDE=counts_HDE[..., :-1].copy(),
+                dropped_HD=counts_HDE[..., -1].copy(),
+                router=first["router"],
+            )
         )
     assignments = Assignments(domains, tuple(layers))
     is_whole = all(layer.experts and layer.counts_HDE.min() >= 0 for layer in layers)

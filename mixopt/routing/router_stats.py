@@ -26,6 +26,7 @@ from mixopt.errors import RoutingError
 from mixopt.routing.adapters import FoundRouter, RouterAdapter
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.finding import find_routers
+from mixopt.routing.token_domains import MASK_VALUES, token_domains
 from mixopt.system import IntArray, one_line
 
 if TYPE_CHECKING:
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
     from mixopt.routing.summary import Summary
 
 
-_MASK = (
-    "it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask, `mask > 0` of"
-    " one that numbers documents"
-)
-LOWEST, AROUND = -2, 3  # the lowest separate id, and the number of places beside experts
+LOWEST = -2  # the lowest separate id
+AROUND = 3  # places beside those of experts
 
 
 class RouterStats:
@@ -91,15 +89,20 @@ class RouterStats:
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()  # compiled code ignores later hooks
         self.routers = list(routers)
-        self._model, self._evaluation, self._group = model, evaluation, group
+        self._model = model
+        self._evaluation = evaluation
+        self._group = group
         # Row of each token of the present batch: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D,
         # padding 2 D + 1.
         self.rows_T: Tensor | None = None
-        device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
+        device = _device(model)
         self._counters = [_Counter(router, self, device) for router in routers]
         self._pending = np.zeros(2, np.int64)  # batches, interrupted batches
-        self._is_open, self._is_checked, self._is_attached = False, False, True
-        self._total = self._window = self._nothing()
+        self._is_open = False
+        self._is_checked = False
+        self._is_attached = True
+        self._total = self._zero_counts()
+        self._window = self._total
 
     @contextmanager
     def domains(
@@ -140,20 +143,20 @@ class RouterStats:
         Raises:
             RoutingError: A router did not run once in each batch, or ids of no domain.
         """
-        mine = int(self._pending[0])
+        rank_batches = int(self._pending[0])
         batches, interrupted = self._summed(torch.from_numpy(self._pending))
-        passes = [torch.cat([c.passes, (c.passes - mine).abs()]) for c in self._counters]
-        sums = [self._summed(part) for part in passes]
+        passes = [self._summed(counter.pass_counts(rank_batches)) for counter in self._counters]
         counts = [self._summed(counter.counts) for counter in self._counters]
         self._clear()
-        layers = []
-        for counter, (ran, wrong), counts_P in zip(self._counters, sums, counts, strict=True):
-            counts_RE = counts_P.reshape(-1, counter.places)
-            if wrong > interrupted:
+        layers: list[LayerAssignments] = []
+        for k, counter in enumerate(self._counters):
+            counts_RE = counts[k].reshape(-1, counter.places)
+            ran, mismatch = passes[k]
+            if mismatch > interrupted:
                 counter.check_passes(int(ran), int(batches))
             counter.check_counts(counts_RE)
-            shape = 2, len(self.domain_names), counter.places
-            layers.append(counter.router_counts(counts_RE[:-2].reshape(shape)))
+            counts_HDE = counts_RE[:-2].reshape(2, len(self.domain_names), counter.places)
+            layers.append(counter.router_counts(counts_HDE))
         reduced = Assignments(self.domain_names, tuple(layers))
         self._total += reduced
         self._window += reduced
@@ -176,7 +179,8 @@ class RouterStats:
     def window(self) -> Assignments:
         """Return the assignments since the last call of `window`; errors as in `total`."""
         self.total()
-        window, self._window = self._window, self._nothing()
+        window = self._window
+        self._window = self._zero_counts()
         return window
 
     def table(self) -> pl.DataFrame:
@@ -208,27 +212,30 @@ class RouterStats:
             RoutingError: They have other domains, layers or experts, or are damaged; nothing is
                 changed.
         """
-        loaded = []
-        for name in ("total", "window"):
-            source = f"the state of RouterStats: {name}"
-            counts = Assignments.from_dict(state.get(name), source)
-            self._total.check_sizes(counts.domains, counts.sizes, source)
-            loaded.append(counts)
-        self._total, self._window = loaded
+        total = self._counts_of(state, "total")
+        window = self._counts_of(state, "window")
+        self._total = total
+        self._window = window
         self._clear()
 
-    def _nothing(self) -> Assignments:
-        shape = 2, len(self.domain_names)
-        layers = (
-            counter.router_counts(np.zeros((*shape, counter.places), np.int64))
-            for counter in self._counters
-        )
+    def _counts_of(self, state: Mapping[str, Any], name: str) -> Assignments:
+        source = f"the state of RouterStats: {name}"
+        counts = Assignments.from_dict(state.get(name), source)
+        self._total.check_sizes(counts.domains, counts.sizes, source)
+        return counts
+
+    def _zero_counts(self) -> Assignments:
+        layers: list[LayerAssignments] = []
+        for counter in self._counters:
+            zeros_HDE = np.zeros((2, len(self.domain_names), counter.places), np.int64)
+            layers.append(counter.router_counts(zeros_HDE))
         return Assignments(self.domain_names, tuple(layers))
 
     def _begin(self, domain_BS: Tensor, position: Sequence[int] | None = None) -> None:
         self._is_open = True
         if self._model.training or self._evaluation:
-            device, domains = self._counters[0].counts.device, len(self.domain_names)
+            device = self._counters[0].counts.device
+            domains = len(self.domain_names)
             domain_BS = domain_BS.to(device, non_blocking=True)
             odd_B = self._odd(len(domain_BS), position).to(device, non_blocking=True)
             shift = torch.where(domain_BS < domains, odd_B[:, None], 1) * domains
@@ -237,9 +244,9 @@ class RouterStats:
     def _end(self, *, is_whole: bool) -> None:
         """End the batch; the first batch is checked, which synchronises once."""
         self._is_open = False
-        rows_T, self.rows_T = self.rows_T, None
-        if rows_T is None:
+        if self.rows_T is None:
             return
+        self.rows_T = None
         self._pending += (is_whole, not is_whole)
         if is_whole and not self._is_checked and self._pending.tolist() == [1, 0]:
             for counter in self._counters:
@@ -247,7 +254,7 @@ class RouterStats:
                 counts_RE = counter.counts.cpu().numpy().reshape(-1, counter.places)
                 counter.check_counts(counts_RE)
                 if not counts_RE[:-1].any():
-                    raise RoutingError(f"the mask is 0 for every token; {_MASK}")
+                    raise RoutingError(f"the mask is 0 for every token; {MASK_VALUES}")
             self._is_checked = True
 
     def _odd(self, size: int, position: Sequence[int] | None) -> Tensor:
@@ -279,7 +286,9 @@ class _Counter:
     """
 
     def __init__(self, router: FoundRouter, stats: RouterStats, device: Any) -> None:
-        self.router, self.places, self._stats = router, router.experts + AROUND, stats
+        self.router = router
+        self.places = router.experts + AROUND
+        self._stats = stats
         rows = 2 * len(stats.domain_names) + 2
         self.counts = torch.zeros(rows * self.places, dtype=torch.int64, device=device)
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
@@ -308,11 +317,12 @@ class _Counter:
 
     def _checked(self, arguments: dict[str, Any], output: Any, tokens: int) -> Tensor:
         """Return the checked ids of the call, shape (T, K)."""
-        router, kind = self.router, type(self.router.module).__name__
+        router = self.router
+        kind = type(router.module).__name__
         try:
             ids = router.read(arguments, output, router.experts, router.top_k)
-            is_odd = ids.is_floating_point() or ids.dtype == torch.bool
-            is_odd = is_odd or ids.shape[-1] != router.top_k
+            are_ids = not (ids.is_floating_point() or ids.dtype == torch.bool)
+            are_ids = are_ids and ids.shape[-1] == router.top_k
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -320,7 +330,7 @@ class _Counter:
             raise RoutingError(
                 f"router {router.name!r}: what {kind} returns cannot be read: {reason}"
             ) from error
-        if is_odd:
+        if not are_ids:
             raise RoutingError(
                 f"router {router.name!r}: what {kind} returns gave ids of {ids.dtype} and shape"
                 f" {tuple(ids.shape)}; integers of shape (tokens, {router.top_k}) are needed"
@@ -333,16 +343,20 @@ class _Counter:
             )
         return ids
 
+    def pass_counts(self, batches: int) -> Tensor:
+        """Return the number of passes, and its distance from that of batches."""
+        return torch.cat([self.passes, (self.passes - batches).abs()])
+
     def check_passes(self, ran: int, batches: int) -> None:
         """Check that the router ran once in each batch."""
         if ran == batches:
             return
-        hint = (
-            "run the model inside `with stats.domains(...)`; code that was compiled before"
-            " RouterStats.attach does not count (call torch.compiler.reset())"
-            if ran < batches
-            else "put one forward pass, and no backward pass, inside `with stats.domains(...)`"
-        )
+        hint = "put one forward pass, and no backward pass, inside `with stats.domains(...)`"
+        if ran < batches:
+            hint = (
+                "run the model inside `with stats.domains(...)`; code that was compiled before"
+                " RouterStats.attach does not count (call torch.compiler.reset())"
+            )
         raise RoutingError(
             f"router {self.router.name!r} ran {ran} times in {batches} batches; it is counted once"
             f" in each: {hint}"
@@ -350,14 +364,16 @@ class _Counter:
 
     def check_counts(self, counts_RE: IntArray) -> None:
         """Check that all tokens except padding have valid domains and expert ids."""
-        router, domains = self.router, len(counts_RE) // 2 - 1
+        router = self.router
+        domains = len(counts_RE) // 2 - 1
         unknown = int(counts_RE[-2].sum()) // router.top_k
         if unknown:
             raise RoutingError(
                 f"{unknown} tokens have a domain id that is none of 0 to {domains - 1}, or a mask"
-                f" that is neither 0 nor 1; {_MASK}"
+                f" that is neither 0 nor 1; {MASK_VALUES}"
             )
-        low, high = (int(counts_RE[:-2, place].sum()) for place in (0, -1))
+        low = int(counts_RE[:-2, 0].sum())
+        high = int(counts_RE[:-2, -1].sum())
         if low or high:
             raise RoutingError(
                 f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts"
@@ -368,9 +384,21 @@ class _Counter:
 
     def router_counts(self, counts_HDE: IntArray) -> LayerAssignments:
         """Return the counts of places as a router's assignments."""
-        router = self.router
-        dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
-        return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
+        return LayerAssignments(
+            layer=self.router.layer,
+            top_k=self.router.top_k,
+            counts_HDE=counts_HDE[..., 2:-1].copy(),
+            dropped_HD=counts_HDE[..., 1].copy(),
+            router=self.router.router,
+        )
+
+
+def _device(model: nn.Module) -> torch.device | str:
+    """Return the device of the first parameter that has one."""
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            return parameter.device
+    return "cpu"
 
 
 def _ranks(group: ProcessGroup | None) -> int:
@@ -386,49 +414,3 @@ def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
     if not are_texts or not names or len(set(names)) != len(names):
         raise RoutingError(f"domains: {domains!r}; give a list of names, each once")
     return names
-
-
-def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
-    """Return the domain of each token, shape (B, S): D for an invalid one, D + 1 for padding.
-
-    Values on a device are not checked, which would synchronise.
-    """
-    ids = _tensor(ids, "domain ids")
-    mask = None if mask is None else _tensor(mask, "the mask")
-    if ids.is_floating_point() or ids.dtype == torch.bool or ids.dim() not in {1, 2}:
-        raise RoutingError(
-            f"domain ids: {ids.dtype} of shape {tuple(ids.shape)}; integers of shape (batch,) or"
-            " (batch, sequence) are needed"
-        )
-    if mask is None and ids.dim() == 1:
-        raise RoutingError(
-            "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which gives"
-            " the lengths of the sequences"
-        )
-    if mask is not None and (mask.dim() != 2 or ids.shape != mask.shape[: ids.dim()]):
-        raise RoutingError(
-            f"domain ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)}: the"
-            " mask is (batch, sequence), the ids (batch,) or the same"
-        )
-    domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(
-        ids.shape if mask is None else mask.shape
-    )
-    mask = torch.ones_like(domain_BS) if mask is None else mask.to(ids.device)
-    is_odd = (domain_BS < 0) | (domain_BS >= domains) | (mask != 1)
-    if ids.device.type == "cpu" and (wrong := is_odd & (mask != 0)).any():
-        sequence, token = wrong.nonzero()[0].tolist()
-        number, value = domain_BS[sequence, token].item(), mask[sequence, token].item()
-        fault = f"domain id {number}: the domains are 0 to {domains - 1}"
-        fault = fault if value == 1 else f"the mask is {value:g}; {_MASK}"
-        raise RoutingError(f"sequence {sequence}, token {token}: {fault}")
-    return torch.where(mask != 0, torch.where(is_odd, domains, domain_BS.long()), domains + 1)
-
-
-def _tensor(values: Any, name: str) -> Tensor:
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RoutingError(
-            f"{name}: {str(values)[:80]}; expected an array of integers, the positions of their"
-            " domains in attach(domains=[...])"
-        ) from error

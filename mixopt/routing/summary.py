@@ -16,7 +16,7 @@ import polars as pl
 
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, ExpertCounts, LayerAssignments
-from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, enough
+from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, is_diagnosable
 from mixopt.system import Array, name_text, short_count
 
 SHOWN = 3  # printed diagnoses of a kind
@@ -69,7 +69,38 @@ DOMAIN_SCHEMA = {
     "own": pl.Float64,  # share of its assignments to experts with a lift of at least 1.5
     "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
 }
+DOMAIN_MEASURES = ("share", "max_violation", "starved", "own", "distance")  # printed
 OWN = 1.5  # minimum lift of a domain's own experts
+
+# Scalars logged during training. A name is `moe/<statistic>/<member>`: MLflow groups the members of
+# a statistic. At most `MEMBERS` evenly spread layers, and as many domains, have their own scalars;
+# means and extremes are over all of them.
+MEMBERS = 32
+# Statistics of layers: the column, and the reductions over all layers.
+_LAYER_COLUMNS = {
+    "max_vio": "max_violation",
+    "effective_experts": "effective",
+    "dead_experts": "dead",
+    "specialisation": "specialisation",
+    "overflow": "overflow",
+    "drop_rate": "dropped",
+}
+_LAYER_REDUCTIONS = {
+    "max_vio": ("mean", "max"),
+    "effective_experts": ("mean", "min"),
+    "dead_experts": ("sum",),
+    "specialisation": ("mean",),
+    "overflow": ("mean", "max"),
+    "drop_rate": ("mean",),
+}
+_WITHOUT_MEMBERS = {"overflow", "drop_rate"}
+# Statistics of domains, with names of their own because a domain may be called "mean".
+_DOMAIN_STATISTICS = {
+    "max_vio_domain": pl.col("max_violation").max(),
+    "starved_experts": pl.col("starved").sum(),
+    "js_mean": pl.col("distance").mean(),
+}
+_HELD_OUT = ("moe/specialisation/", "moe/js_mean/")  # for trials from held-out text
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +126,9 @@ class Summary:
             layers=layer_table(assignments),
             domains=domain_table(assignments),
             diagnoses=tuple(diagnose(assignments)),
-            undiagnosed=tuple(layer.key for layer in assignments.layers if not enough(layer)),
+            undiagnosed=tuple(
+                layer.key for layer in assignments.layers if not is_diagnosable(layer)
+            ),
         )
 
     @property
@@ -123,18 +156,21 @@ class Summary:
 
     def __str__(self) -> str:
         """Return the summary as text of about thirty lines at most."""
-        return "\n".join([*self._layer_lines(), "", *self._domain_lines(), "", *self._wrong()])
+        blocks = (self._layer_lines(), self._domain_lines(), self._diagnosis_lines())
+        return "\n\n".join("\n".join(lines) for lines in blocks)
 
     def _layer_lines(self) -> list[str]:
         layers = self.layers.with_columns(key_column())
         lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
-        lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
+        lines.append(f"{'by layer':16}{'mean':>9}{'min':>9}{'at':>5}{'max':>9}{'at':>5}")
         for name in SHOWN_BY_LAYER:
             measured = layers.select("key", name).drop_nulls()
             if measured.is_empty():
                 continue
-            values, keys = measured[name].to_numpy(), measured["key"]
-            low, high = int(values.argmin()), int(values.argmax())
+            values = measured[name].to_numpy()
+            keys = measured["key"]
+            low = int(values.argmin())
+            high = int(values.argmax())
             lines.append(
                 f"{name_text(name):16}{values.mean():9.3f}{values[low]:9.3f}{keys[low]:>5}"
                 f"{values[high]:9.3f}{keys[high]:>5}"
@@ -142,14 +178,14 @@ class Summary:
         return lines
 
     def _domain_lines(self) -> list[str]:
-        names = ("share", "max_violation", "starved", "own", "distance")
-        lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{name_text(n):>15}" for n in names)]
+        headings = "".join(f"{name_text(name):>15}" for name in DOMAIN_MEASURES)
+        lines = [f"{'by domain':16}{'tokens':>9}{headings}"]
         for row in self.by_domain().to_dicts():
-            cells = "".join(f"{_cell(row[name]):>15}" for name in names)
+            cells = "".join(f"{_cell(row[name]):>15}" for name in DOMAIN_MEASURES)
             lines.append(f"{row['domain'][:15]:16}{short_count(row['tokens']):>9}{cells}")
         return lines
 
-    def _wrong(self) -> list[str]:
+    def _diagnosis_lines(self) -> list[str]:
         lines = []
         if self.undiagnosed:
             lines.append(f"too few tokens to diagnose {len(self.undiagnosed)} of the layers")
@@ -171,15 +207,17 @@ def _cell(value: float | None) -> str:
 
 def counts_table(assignments: Assignments) -> pl.DataFrame:
     """Return the tokens of each domain, layer and expert, with columns `COUNTS_SCHEMA`."""
-    names, parts = np.asarray(assignments.domains, object), []
+    names = np.asarray(assignments.domains, object)
+    parts: list[pl.DataFrame] = []
     for layer in assignments.layers:
+        experts: list[int | None] = [*range(layer.experts), None]
         counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
         columns = {
             "domain": np.repeat(names, layer.experts + 1),
             "layer": layer.layer,
             "router": layer.router,
             "top_k": layer.top_k,
-            "expert": [*range(layer.experts), None] * len(names),
+            "expert": experts * len(names),
             "even": counts_HDE[0].ravel(),
             "odd": counts_HDE[1].ravel(),
             "tokens": counts_HDE.sum(0).ravel(),
@@ -210,7 +248,7 @@ def key_column() -> pl.Expr:
 
 
 def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
-    about = {
+    row: dict[str, Any] = {
         "layer": layer.layer,
         "router": layer.router,
         "experts": layer.experts,
@@ -219,12 +257,11 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
     }
     counts_E = layer.counts_DE.sum(0)
     if not counts_E.sum():
-        return about
+        return row
     load_E = measures.load_shares(counts_E)
     shares_D = measures.load_shares(layer.tokens_D)
     information, highest = measures.corrected_information(layer.counts_HDE, shares_D)
-    return {
-        **about,
+    return row | {
         "load_entropy": measures.entropy(load_E),
         "effective": measures.effective(load_E),
         "max_load": measures.max_load(load_E),
@@ -255,30 +292,9 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
             "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
             "distance": np.where(is_finite_DD, distance_DD, 0).sum(1) / is_finite_DD.sum(1),
         }
-    masked = {name: np.where(assigned_D > 0, value_D, np.nan) for name, value_D in columns.items()}
-    return {"tokens": layer.tokens_D.astype(float), **masked}
-
-
-# Scalars logged during training. A name is `moe/<statistic>/<member>`: MLflow groups the members of
-# a statistic. At most `MEMBERS` evenly spread layers, and as many domains, have their own scalars;
-# means and extremes are over all of them.
-MEMBERS = 32
-# Statistics of layers: column, reductions over all layers, and whether each has a scalar.
-_OF_LAYERS = {
-    "max_vio": ("max_violation", ("mean", "max"), True),
-    "effective_experts": ("effective", ("mean", "min"), True),
-    "dead_experts": ("dead", ("sum",), True),
-    "specialisation": ("specialisation", ("mean",), True),
-    "overflow": ("overflow", ("mean", "max"), False),
-    "drop_rate": ("dropped", ("mean",), False),
-}
-# Statistics of domains, with names of their own because a domain may be called "mean".
-_OF_DOMAINS = {
-    "max_vio_domain": pl.col("max_violation").max(),
-    "starved_experts": pl.col("starved").sum(),
-    "js_mean": pl.col("distance").mean(),
-}
-_HELD_OUT = ("moe/specialisation/", "moe/js_mean/")  # for trials from held-out text
+    for name, value_D in columns.items():
+        columns[name] = np.where(assigned_D > 0, value_D, np.nan)
+    return {"tokens": layer.tokens_D.astype(float)} | columns
 
 
 def training_scalars(window: Assignments) -> dict[str, float]:
@@ -287,31 +303,53 @@ def training_scalars(window: Assignments) -> dict[str, float]:
     `diagnoses/undiagnosed` is the number of layers with too few assignments; if that is all of
     them, diagnoses are not logged.
     """
-    undiagnosed = sum(not enough(layer) for layer in window.layers)
-    values = _scalars(window) | {"moe/diagnoses/undiagnosed": float(undiagnosed)}
-    if undiagnosed == len(window.layers):
-        return values
-    kinds = Counter(diagnosis.kind for diagnosis in diagnose(window))
-    return values | {f"moe/diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
+    values = _scalars(window)
+    undiagnosed = sum(not is_diagnosable(layer) for layer in window.layers)
+    values["moe/diagnoses/undiagnosed"] = float(undiagnosed)
+    if undiagnosed < len(window.layers):
+        kinds = Counter(diagnosis.kind for diagnosis in diagnose(window))
+        for kind in KINDS:
+            values[f"moe/diagnoses/{kind}"] = float(kinds[kind])
+    return values
 
 
 def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
     """Return the final scalars of a trial; domains are compared on held-out text."""
-    trained, compared = training_scalars(counts.train), _scalars(counts.held_out)
-    values = {name: value for name, value in trained.items() if not name.startswith(_HELD_OUT)}
-    return values | {name: compared[name] for name in compared if name.startswith(_HELD_OUT)}
+    train = training_scalars(counts.train)
+    held_out = _scalars(counts.held_out)
+    values = {name: value for name, value in train.items() if not name.startswith(_HELD_OUT)}
+    return values | {name: held_out[name] for name in held_out if name.startswith(_HELD_OUT)}
 
 
 def _scalars(assignments: Assignments) -> dict[str, float]:
-    layers = layer_table(assignments).with_columns(key_column())
-    places = np.linspace(0, layers.height - 1, min(MEMBERS, layers.height)).round().astype(int)
+    values = _layer_scalars(layer_table(assignments)) | _domain_scalars(domain_table(assignments))
+    scalars: dict[str, float] = {}
+    for name, value in values.items():
+        if value is not None and math.isfinite(value):
+            scalars[f"moe/{name}"] = float(value)
+    return scalars
+
+
+def _layer_scalars(table: pl.DataFrame) -> dict[str, float | None]:
+    members = np.linspace(0, table.height - 1, min(MEMBERS, table.height)).round().astype(int)
     values: dict[str, float | None] = {}
-    for name, (column, reductions, has_members) in _OF_LAYERS.items():
-        values |= {f"{name}/{how}": getattr(layers[column], how)() for how in reductions}
-        for key, value in layers.select("key", column)[places].iter_rows() if has_members else ():
-            number, _, router = key.partition("/")
-            values[f"{name}/layer_{int(number):02d}" + (f"_{router}" if router else "")] = value
-    domains = domain_table(assignments).group_by("domain", maintain_order=True).agg(**_OF_DOMAINS)
-    for domain, *measured in domains.head(MEMBERS).iter_rows():
-        values |= {f"{name}/{domain}": v for name, v in zip(_OF_DOMAINS, measured, strict=True)}
-    return {f"moe/{n}": float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
+    for name, column in _LAYER_COLUMNS.items():
+        for reduction in _LAYER_REDUCTIONS[name]:
+            values[f"{name}/{reduction}"] = getattr(table[column], reduction)()
+        if name in _WITHOUT_MEMBERS:
+            continue
+        for number, router, value in table.select("layer", "router", column)[members].iter_rows():
+            member = f"{name}/layer_{number:02d}"
+            if router:
+                member = f"{member}_{router}"
+            values[member] = value
+    return values
+
+
+def _domain_scalars(table: pl.DataFrame) -> dict[str, float | None]:
+    by_domain = table.group_by("domain", maintain_order=True).agg(**_DOMAIN_STATISTICS)
+    values: dict[str, float | None] = {}
+    for row in by_domain.head(MEMBERS).iter_rows(named=True):
+        for name in _DOMAIN_STATISTICS:
+            values[f"{name}/{row['domain']}"] = row[name]
+    return values

@@ -135,7 +135,7 @@ def change_of(before, after, *, drift, goes_on=1.0, jump=0.0):
         table = {"layer": np.arange(ROUTERS), "router": [""] * ROUTERS}
         table |= dict.fromkeys(COMPARED_BY_LAYER, value_R)
         place = {"start": EVERY * number, "end": EVERY * (number + 1)}
-        windows.append(SimpleNamespace(**place, tables=(pl.DataFrame(table),)))
+        windows.append(SimpleNamespace(**place, layers=pl.DataFrame(table)))
     sides = tuple(windows[:before]), tuple(windows[before:])
     return ExpertChange(LoggedChange(10 * before + 1, "", {}, {}), *sides)
 
