@@ -69,12 +69,13 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lower_D, upper_D = self.lower_D, self.upper_D
+        lower_D = self.lower_D
+        upper_D = self.upper_D
         _check_mixture("reference_D", self.reference_D)
         if not (lower_D.sum() <= 1 + 1e-9 and upper_D.sum() >= 1 - 1e-9):
             raise EstimatorError(
-                f"no mixture is within the bounds: the leasts add up to {lower_D.sum():.4g},"
-                f" the mosts to {upper_D.sum():.4g}"
+                f"no mixture is within the bounds: the minimums add up to {lower_D.sum():.4g},"
+                f" the maximums to {upper_D.sum():.4g}"
             )
         bounded = zip(self.domains, self.reference_D, lower_D, upper_D, strict=True)
         for name, share, low, high in bounded:
@@ -269,10 +270,13 @@ class DriverOptions:
             EstimatorError: An unknown domain, an evaluation domain that is not evaluated, or
                 invalid numbers.
         """
-        domains, bounds = sampler.domains, self.bounds or {}
+        domains = sampler.domains
         lengths_D = lengths_of(self.tokens_per_sample, domains)
-        tokens = dict(zip(domains, lengths_D * [*sampler.sizes.values()], strict=True))
+        tokens_D = lengths_D * list(sampler.sizes.values())
+        natural = self.natural or dict(zip(domains, tokens_D, strict=True))
         names = tuple(domains if self.evaluations is None else self.evaluations)
+        objective = self.objective or dict.fromkeys(names, 1.0)
+        bounds = self.bounds or {}
         _check_names("bounds", bounds, domains)
         lower_D, upper_D = np.array([bounds.get(name, (0, 1)) for name in domains], float).T
         reference_D = sampler.mixture_at(sampler.batch).array
@@ -283,9 +287,9 @@ class DriverOptions:
             steps=self.steps,
             tokens_per_step=max(round(step_samples * mean_length), 1),
             reference_D=reference_D,
-            natural_D=_shares("natural", self.natural or tokens, domains),
+            natural_D=_shares("natural", natural, domains),
             evaluations=names,
-            objective_M=_shares("objective", self.objective or dict.fromkeys(names, 1.0), names),
+            objective_M=_shares("objective", objective, names),
             lower_D=lower_D,
             upper_D=upper_D,
             seed=self.seed,
@@ -325,5 +329,7 @@ def _check_mixture(name: str, shares: Array) -> None:
 def _check_names(field: str, names: Iterable[str], valid: Sequence[str]) -> None:
     for name in names:
         if name not in valid:
-            kind = "an evaluation domain" if field == "objective" else "a domain of the sampler"
+            kind = "a domain of the sampler"
+            if field == "objective":
+                kind = "an evaluation domain"
             raise EstimatorError(f"{field}: {name!r} is not {kind}{did_you_mean(name, valid)}")

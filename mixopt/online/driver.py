@@ -33,13 +33,13 @@ from mixopt.loading import MixtureLoader
 from mixopt.online.contract import DriverOptions, Estimator, Setting
 from mixopt.online.loss_sums import LossWindows, from_first, held_out_losses, is_first, on_first
 from mixopt.online.mixture_log import MixtureLog
-from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible
+from mixopt.online.standing_plan import StandingPlan, StreamSteps, why_impossible
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, one_line, shown_value
 
 FORMAT = "mixopt-driver/5"
 _WHERE = "the driver's state"
-_STILL = 2e-4  # change of a share by rounding alone
+_ROUNDED_CHANGE = 2e-4  # of a share, by rounding alone
 
 
 class Driver:
@@ -72,21 +72,29 @@ class Driver:
                 not support this setting, or a name or number is invalid.
         """
         options.check_needs(estimator)
-        self._estimator, self._options = estimator, options
+        self.mixture = mixture
+        self.accumulation = options.accumulation
+        self._estimator = estimator
+        self._options = options
         self._stream = StreamSteps(mixture, options.accumulation, options.tokens_per_sample)
-        self.mixture, self.accumulation = mixture, options.accumulation
         self.setting: Setting = options.setting(self._stream.sampler)
         self._windows = LossWindows(
             self._stream, spike=options.spike, needs_losses="training_loss" in estimator.needs
         )
         self._log = MixtureLog(options.log if is_first() else None)
-        self._trouble: str | None = None  # on rank 0, until it is broadcast with the next plan
+        self._fault: str | None = None  # on rank 0, until it is broadcast with the next plan
         self._observed = 0  # the last observed step
-        self._started, self._moved, self._learning_rate = False, False, 0.0
-        self.steps_done, self.frozen = 0, None
-        self.perturbed_steps, self.evaluated_tokens = 0, 0
+        self._started = False
+        self._moved = False  # whether a plan left the reference mixture
+        self._learning_rate = 0.0
+        self.steps_done = 0
+        self.frozen = None
+        self.perturbed_steps = 0
+        self.evaluated_tokens = 0
         on_first(lambda: estimator.start(self.setting))
-        self._plan = self._before = self._steady = StandingPlan.reference(self.setting)
+        self._plan = StandingPlan.reference(self.setting)
+        self._before = self._plan  # the plan before it, until it takes effect
+        self._steady = self._plan  # the last plan that does not perturb
 
     @property
     def weights(self) -> dict[str, float]:
@@ -162,7 +170,8 @@ class Driver:
 
     def _observe_if_due(self) -> None:
         """Observe at the end of a plan, and every few steps within it."""
-        step, plan = self.steps_done, self._plan
+        step = self.steps_done
+        plan = self._plan
         ends = step == plan.last
         waits = plan.held_out and step >= plan.until
         if ends or (step % self._options.observe_every == 0 and not waits):
@@ -185,11 +194,11 @@ class Driver:
             self.evaluated_tokens += held_out.tokens
             observation = replace(observation, held_out=held_out)
         self._observed = self.steps_done
-        if is_first() and self._trouble is None:
+        if is_first() and self._fault is None:
             try:
                 self._estimator.observe(observation)
             except Exception as error:
-                self._trouble = f"{type(error).__name__} in observe: {error}"
+                self._fault = f"{type(error).__name__} in observe: {error}"
 
     # Plans ----------------------------------------------------------------------------------
 
@@ -200,7 +209,7 @@ class Driver:
         plan = from_first(self._ask(first, now) if is_first() else None)
         if isinstance(plan, str):
             self._freeze(plan)
-        elif not plan.is_question:
+        elif not plan.is_evaluation:
             self._apply(plan)
         elif is_second:
             self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
@@ -211,19 +220,19 @@ class Driver:
 
     def _ask(self, first: int, now: int) -> StandingPlan | str:
         """Return the estimator's plan, or the error."""
-        if self._trouble is None:
-            try:
-                plan = self._estimator.plan()
-            except Exception as error:
-                self._trouble = f"{type(error).__name__} in plan: {error}"
-            else:
-                evaluates = self._options.evaluate is not None
-                reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
-                if reason is None:
-                    observed = self._observed
-                    return StandingPlan.of(plan, self.setting, observed, now=now, first=first)
-                self._trouble = f"plan {plan.tag!r}: {reason}"
-        return self._trouble
+        if self._fault is not None:
+            return self._fault
+        try:
+            plan = self._estimator.plan()
+        except Exception as error:
+            self._fault = f"{type(error).__name__} in plan: {error}"
+            return self._fault
+        evaluates = self._options.evaluate is not None
+        reason = why_impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
+        if reason is not None:
+            self._fault = f"plan {plan.tag!r}: {reason}"
+            return self._fault
+        return StandingPlan.of(plan, self.setting, self._observed, now=now, first=first)
 
     # Application of plans -------------------------------------------------------------------
 
@@ -233,20 +242,21 @@ class Driver:
             try:
                 self._set(plan)
             except MixtureError as error:
-                self._stay(f"plan {plan.why!r}: {error}", plan.first)
+                self._freeze_from(plan.first, f"plan {plan.why!r}: {error}")
                 return
             self._write(plan)
         distance_D = abs(np.array(plan.weights) - self.setting.reference_D)
-        self._moved = self._moved or bool(distance_D.max() > _STILL)
-        self._before, self._plan = self._plan, plan
+        self._moved = self._moved or bool(distance_D.max() > _ROUNDED_CHANGE)
+        self._before = self._plan
+        self._plan = plan
         if not plan.perturbs:
             self._steady = plan
 
     def _freeze(self, reason: str) -> None:
         self._windows.clear()
-        self._stay(reason, self._next_free())
+        self._freeze_from(self._next_free(), reason)
 
-    def _stay(self, reason: str, first: int) -> None:
+    def _freeze_from(self, first: int, reason: str) -> None:
         """Freeze the weights, or the last ones before a perturbation, for the rest of the run."""
         self.frozen = reason
         if is_first():
@@ -255,14 +265,16 @@ class Driver:
         if plan.weights != self._plan.weights:
             self._set(plan)
         self._write(plan)
-        self._before, self._plan = self._plan, plan
+        self._before = self._plan
+        self._plan = plan
 
     def _set(self, plan: StandingPlan) -> None:
         if not self._options.shadow and plan.first <= self.setting.steps:
             self._stream.set_weights(plan.first, plan.named(self.setting))
 
     def _write(self, plan: StandingPlan) -> None:
-        batch, weights = self._stream.batch(plan.first), plan.named(self.setting)
+        batch = self._stream.batch(plan.first)
+        weights = plan.named(self.setting)
         self._log.write(batch, plan.first, weights, plan.why, shadow=self._options.shadow)
 
     # State ----------------------------------------------------------------------------------
@@ -275,7 +287,11 @@ class Driver:
             EstimatorError: The estimator has no state; raised on every rank.
         """
         check_ranks(self._stream.sampler)
-        plans = {"plan": self._plan, "before": self._before, "steady": self._steady}
+        plans = {
+            "plan": asdict(self._plan),
+            "before": asdict(self._before),
+            "steady": asdict(self._steady),
+        }
         state = {
             "format": FORMAT,
             "domains": list(self.setting.domains),
@@ -284,12 +300,12 @@ class Driver:
             "started": self._started,
             "moved": self._moved,
             "frozen": self.frozen,
-            "trouble": self._trouble,
+            "trouble": self._fault,
             "observed": self._observed,
             "log_size": self._log.size,
             "perturbed_steps": self.perturbed_steps,
             "evaluated_tokens": self.evaluated_tokens,
-            "plans": {name: asdict(plan) for name, plan in plans.items()},
+            "plans": plans,
             "windows": self._windows.state_dict(),
             "stream": self._stream.state_dict(),
             "estimator": on_first(self._estimator.state_dict),
@@ -303,35 +319,40 @@ class Driver:
             EstimatorError: The state is of another run or other domains, is damaged, or the
                 estimator cannot resume from it; nothing is changed.
         """
-        parts = self, self._windows, self._stream, self._log, self._estimator
-        before = [(part, dict(vars(part))) for part in parts if hasattr(part, "__dict__")]
+        parts = [self, self._windows, self._stream, self._log]
+        if hasattr(self._estimator, "__dict__"):
+            parts.append(self._estimator)
+        before = [dict(vars(part)) for part in parts]
         try:
             self._load(StateFields(state, _WHERE, EstimatorError))
         except BaseException:
-            for part, values in before:
+            for part, values in zip(parts, before, strict=True):
                 vars(part).clear()
                 vars(part).update(values)
             raise
 
     def _load(self, fields: StateFields) -> None:
         fields.check_format(FORMAT)
-        domains, step = self.setting.domains, fields.whole("step")
+        domains = self.setting.domains
+        step = fields.whole("step")
         if tuple(fields.texts("domains")) != domains:
             fields.refuse("domains", f"not those of this run, {', '.join(domains)}")
-        self.steps_done, self._observed = step, fields.whole("observed", 0, step)
-        self._started, self._moved = fields.flag("started"), fields.flag("moved")
+        self.steps_done = step
+        self._observed = fields.whole("observed", 0, step)
+        self._started = fields.flag("started")
+        self._moved = fields.flag("moved")
         self.frozen = fields.maybe("frozen", fields.text)
-        self._trouble = fields.maybe("trouble", fields.text)
+        self._fault = fields.maybe("trouble", fields.text)
         self.perturbed_steps = fields.whole("perturbed_steps")
         self.evaluated_tokens = fields.whole("evaluated_tokens")
         plans = fields.part("plans")
-        self._plan, self._before, self._steady = (
-            StandingPlan.read(plans.part(name), len(domains))
-            for name in ("plan", "before", "steady")
-        )
+        self._plan = StandingPlan.read(plans.part("plan"), len(domains))
+        self._before = StandingPlan.read(plans.part("before"), len(domains))
+        self._steady = StandingPlan.read(plans.part("steady"), len(domains))
         self._windows.load(fields.part("windows"))
         self._stream.load(fields.part("stream"))
-        reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
+        reference_D = fields.array("reference", (len(domains),), 0)
+        size = fields.whole("log_size")
         self.setting = replace(self.setting, reference_D=reference_D)
         on_first(lambda: _resume(self._estimator, self.setting, fields.get("estimator")))
         on_first(lambda: self._log.cut(size))

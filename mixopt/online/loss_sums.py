@@ -30,11 +30,15 @@ from mixopt.system import IntArray, StateFields
 Value = TypeVar("Value")
 
 UNIT = 1 << 20  # units in a nat
-LOSS, COUNT, BROKEN = range(3)
+# Rows of sums: units of losses, tokens, and losses that are not finite.
+LOSS = 0
+COUNT = 1
+BROKEN = 2
 ROWS = 3
-MAX_LOSS = float(1 << 20)
-_MAX_TOTAL = 1 << 62
-_PART_OF_LAST = 0.3  # weight of the last window in a running mean
+MAX_LOSS = float(1 << 20)  # nats of a token
+MAX_SUM = float(1 << 42)  # nats of held-out text on one rank; the sum over ranks must fit
+_MAX_TOTAL = 1 << 62  # units, over all ranks
+_LAST_WEIGHT = 0.3  # weight of the last window in a running mean
 
 
 class DomainLosses:
@@ -48,17 +52,19 @@ class DomainLosses:
         """Add losses on their device, without synchronisation."""
         _check_shapes(losses, domain_B, mask)
         with torch.no_grad():
-            losses, device = losses.detach(), losses.device
+            losses = losses.detach()
+            device = losses.device
             self.totals_RD = self.totals_RD.to(device)
             self._lengths_D = self._lengths_D.to(device)
             domain_B = domain_B.to(device, torch.long, non_blocking=True)
-            mask = None if mask is None else mask.to(device, torch.bool, non_blocking=True)
+            if mask is not None:
+                mask = mask.to(device, torch.bool, non_blocking=True)
             if losses.ndim == 2:
-                rows_RB = _rows(losses, mask)
+                sums_RB = _sequence_sums(losses, mask)
             else:
                 tokens_B = self._lengths_D[domain_B] if mask is None else mask.sum(dim=1)
-                rows_RB = _rows(losses[:, None], None) * tokens_B
-            self.totals_RD.index_add_(1, domain_B, rows_RB)
+                sums_RB = _sequence_sums(losses[:, None], None) * tokens_B
+            self.totals_RD.index_add_(1, domain_B, sums_RB)
 
     def put(self, totals_RD: Tensor) -> None:
         """Add sums that were taken before."""
@@ -71,7 +77,7 @@ class DomainLosses:
         return totals_RD
 
 
-def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
+def _sequence_sums(losses: Tensor, mask: Tensor | None) -> Tensor:
     """Return the sums of each sequence, shape (R, B), in integer units.
 
     Scaling a float by a power of two is exact, so only the conversion to units rounds.
@@ -100,12 +106,12 @@ def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None
 
 def is_first() -> bool:
     """Whether this is rank 0, which makes decisions."""
-    return not _is_on() or dist.get_rank() == 0
+    return not _is_distributed() or dist.get_rank() == 0
 
 
 def summed(totals: Tensor) -> IntArray:
     """Return the sum over all ranks, on every rank; all ranks call it."""
-    if _is_on():
+    if _is_distributed():
         totals = totals.to(_device_of_sums(), copy=True)
         dist.all_reduce(totals)
     result: IntArray = totals.cpu().numpy()
@@ -115,20 +121,22 @@ def summed(totals: Tensor) -> IntArray:
 def from_first(value: Any) -> Any:
     """Return rank 0's value on every rank."""
     values = [value]
-    if _is_on():
+    if _is_distributed():
         dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
 def on_first(call: Callable[[], Value]) -> Value:
     """Call a function on rank 0, and return its result on every rank; its error ends all."""
-    result, error = None, None
+    result: Value | None = None
+    error: BaseException | None = None
+    fault: str | None = None
     if is_first():
         try:
             result = call()
         except BaseException as caught:
             error = caught
-    fault = None if error is None else f"{type(error).__name__} on rank 0: {error}"
+            fault = f"{type(error).__name__} on rank 0: {error}"
     result, fault = from_first((result, fault))
     if error is not None:
         raise error
@@ -137,7 +145,7 @@ def on_first(call: Callable[[], Value]) -> Value:
     return cast(Value, result)
 
 
-def _is_on() -> bool:
+def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
@@ -148,42 +156,44 @@ def _device_of_sums() -> torch.device:
     return torch.device("cpu")
 
 
-MAX_SUM = float(1 << 42)  # nats of one rank; the sum over ranks must fit
-
-
 def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
     """Evaluate held-out text; all ranks call it."""
     evaluated = evaluate()
-    parts = [_part(evaluated.get(name)) for name in names]
-    sums_M3 = summed(torch.tensor(parts, dtype=torch.int64))
-    for name, (broken, _, tokens) in zip(names, sums_M3.tolist(), strict=True):
-        if broken:
+    sums_MR = summed(torch.stack([_held_out_sums(evaluated.get(name)) for name in names]))
+    for name, sums_R in zip(names, sums_MR, strict=True):
+        if sums_R[BROKEN]:
             return f"held-out loss of {name!r} is not finite"
-        if tokens < 1:
+        if sums_R[COUNT] < 1:
             raise EstimatorError(
                 f"evaluation domain {name!r} has no held-out tokens: evaluate() returned"
                 f" {sorted(evaluated)}; give it held-out text, or leave it out of evaluations"
             )
-    tokens_M = sums_M3[:, 2]
-    return HeldOut(sums_M3[:, 1] / UNIT / tokens_M, int(tokens_M.sum()))
+    tokens_M = sums_MR[:, COUNT]
+    return HeldOut(sums_MR[:, LOSS] / UNIT / tokens_M, int(tokens_M.sum()))
 
 
-def _part(sums: tuple[float, int] | None) -> tuple[int, int, int]:
-    """Return invalid count, loss and tokens as integers, which add up exactly over ranks."""
-    if sums is None:
-        return (0, 0, 0)
-    loss, tokens = sums
-    if not (math.isfinite(loss) and abs(loss) < MAX_SUM):
-        return (1, 0, int(tokens))
-    return (0, round(loss * UNIT), int(tokens))
+def _held_out_sums(evaluated: tuple[float, int] | None) -> Tensor:
+    """Return the sums of an evaluation domain, shape (R,), which add up exactly over ranks."""
+    sums_R = torch.zeros(ROWS, dtype=torch.int64)
+    if evaluated is None:
+        return sums_R
+    loss, tokens = evaluated
+    sums_R[COUNT] = int(tokens)
+    if math.isfinite(loss) and abs(loss) < MAX_SUM:
+        sums_R[LOSS] = round(loss * UNIT)
+    else:
+        sums_R[BROKEN] = 1
+    return sums_R
 
 
 class LossWindows:
     """Windows of steps between observations; all ranks close the same windows."""
 
     def __init__(self, stream: StreamSteps, *, spike: float | None, needs_losses: bool) -> None:
-        self._stream, self._domains = stream, stream.sampler.domains
-        self._spike, self._needs_losses = spike, needs_losses
+        self._stream = stream
+        self._domains = stream.sampler.domains
+        self._spike = spike
+        self._needs_losses = needs_losses
         self._losses = DomainLosses(stream.lengths_D.tolist())
         self._recorded = False
         self._means: dict[str, float] = {}
@@ -222,7 +232,8 @@ class LossWindows:
 
     def _rise(self, units_D: Sequence[int], counts_D: Sequence[int]) -> float:
         """Return the rise of losses above their running means, nats per token; update the means."""
-        rises, tokens = [], 0
+        rises: list[float] = []
+        tokens = 0
         for name, units, count in zip(self._domains, units_D, counts_D, strict=True):
             if not count:
                 continue
@@ -231,7 +242,7 @@ class LossWindows:
                 rises.append(count * (loss - self._means[name]))
                 tokens += count
             mean = self._means.get(name, loss)
-            self._means[name] = mean + _PART_OF_LAST * (loss - mean)
+            self._means[name] = mean + _LAST_WEIGHT * (loss - mean)
         return math.fsum(rises) / max(tokens, 1)
 
     def clear(self) -> None:

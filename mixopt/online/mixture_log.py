@@ -9,12 +9,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.system import checked_as, parse_json, read_text, writing
+
+MIXTURE_LOG = "mixture_log.jsonl"  # in a pretraining's directory
 
 
 class LineLog:
@@ -29,7 +30,8 @@ class LineLog:
 
         Later lines belong to an abandoned continuation.
         """
-        self.size = length = size
+        self.size = size
+        length = size
         if self._path is not None:
             with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +67,9 @@ class MixtureLog(LineLog):
     ) -> None:
         """Write a line."""
         line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
-        self.add(line | ({"shadow": True} if shadow else {}))
-
-
-MIXTURE_LOG = "mixture_log.jsonl"  # in a pretraining's directory
+        if shadow:
+            line["shadow"] = True
+        self.add(line)
 
 
 @dataclass(frozen=True)
@@ -90,26 +91,28 @@ class LoggedChange:
     @property
     def distance(self) -> float:
         """Total variation between the weights, 0 to 1."""
-        names = {*self.before, *self.after}
+        names = set(self.before) | set(self.after)
         moves = (abs(self.before.get(name, 0) - self.after.get(name, 0)) for name in names)
         return math.fsum(moves) / 2
 
 
 def read_changes(path: Path) -> list[LoggedChange]:
     """Return the changes of weights in a log, in their order; empty without a log."""
-    logged: list[tuple[int, str, dict[str, float]]] = []
-    text = read_text(path, error=RunError) if path.exists() else ""
+    if not path.exists():
+        return []
+    changes: list[LoggedChange] = []
+    before: dict[str, float] | None = None
+    text = read_text(path, error=RunError)
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         where = f"{path}: line {number}"
         content = checked_as(dict[str, Any], parse_json(line, where), where)
-        if not content.get("shadow"):
-            step = checked_as(int, content.get("step"), f"{where}: step")
-            weights = checked_as(dict[str, float], content.get("weights"), f"{where}: weights")
-            logged.append((step, str(content.get("why", "")), weights))
-    return [
-        LoggedChange(step, why, before, after)
-        for (_, _, before), (step, why, after) in pairwise(logged)
-        if before != after
-    ]
+        if content.get("shadow"):
+            continue
+        step = checked_as(int, content.get("step"), f"{where}: step")
+        after = checked_as(dict[str, float], content.get("weights"), f"{where}: weights")
+        if before is not None and before != after:
+            changes.append(LoggedChange(step, str(content.get("why", "")), before, after))
+        before = after
+    return changes

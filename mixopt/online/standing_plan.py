@@ -19,10 +19,11 @@ from mixopt.online.contract import Lengths, Plan, Setting, lengths_of
 from mixopt.sampling import MixtureSampler
 from mixopt.system import Array, StateFields
 
-_COARSEST = 10_000
-_FINEST = 1_000_000_000
-_UNITS_OF_A_SHARE = 10  # minimum units in the smallest share of the reference mixture
-_EVEN = 2  # digits of a unit at which fractions count as equal
+_MIN_UNITS = 10_000  # in a share of 1
+_MAX_UNITS = 1_000_000_000  # in a share of 1
+_UNITS_OF_SMALLEST = 10  # minimum units in the smallest share of the reference mixture
+_FRACTION_DIGITS = 2  # of a unit; fractions that differ by less count as equal
+_BOUND_TOLERANCE = 1e-6  # how far a planned share may be outside its bounds
 _ROUNDING = 1e-6  # how far the sum of weights may be from 1
 _SLACK_ROWS = 2  # possible deviation of a prefix of the stream from its share
 
@@ -48,18 +49,34 @@ class StandingPlan:
     def of(cls, plan: Plan, setting: Setting, observed: int, *, now: int, first: int) -> Self:
         """Return a plan that takes effect at a step."""
         until = observed + plan.steps
-        last = first + plan.steps - 1 if plan.held_out else max(until, now)
+        last = max(until, now)
+        if plan.held_out:
+            last = first + plan.steps - 1
         shares_D = rounded_shares(
             plan.weights_D, setting.reference_D, setting.lower_D, setting.upper_D
         )
-        weights = tuple(shares_D.tolist())
-        return cls(weights, first, last, until, plan.tag, plan.held_out, plan.perturbs)
+        return cls(
+            weights=tuple(shares_D.tolist()),
+            first=first,
+            last=last,
+            until=until,
+            why=plan.tag,
+            held_out=plan.held_out,
+            perturbs=plan.perturbs,
+        )
 
     @classmethod
     def reference(cls, setting: Setting) -> Self:
         """Return the initial plan of the run, which has no end."""
-        weights = tuple(setting.reference_D.tolist())
-        return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
+        return cls(
+            weights=tuple(setting.reference_D.tolist()),
+            first=1,
+            last=0,
+            until=0,
+            why="start",
+            held_out=False,
+            perturbs=False,
+        )
 
     @classmethod
     def read(cls, state: StateFields, domains: int) -> Self:
@@ -67,16 +84,22 @@ class StandingPlan:
         weights = state.numbers("weights", domains, minimum=0, maximum=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:
             raise EstimatorError(f"{state.where}: weights: add up to {sum(weights):.6g}, not 1")
-        first, last, until = (state.whole(name) for name in ("first", "last", "until"))
-        held_out, perturbs = state.flag("held_out"), state.flag("perturbs")
-        return cls(tuple(weights), first, last, until, state.text("why"), held_out, perturbs)
+        return cls(
+            weights=tuple(weights),
+            first=state.whole("first"),
+            last=state.whole("last"),
+            until=state.whole("until"),
+            why=state.text("why"),
+            held_out=state.flag("held_out"),
+            perturbs=state.flag("perturbs"),
+        )
 
     def named(self, setting: Setting) -> dict[str, float]:
         """Return the weights by domain."""
         return dict(zip(setting.domains, self.weights, strict=True))
 
     @property
-    def is_question(self) -> bool:
+    def is_evaluation(self) -> bool:
         """Whether it only requests held-out losses."""
         return self.held_out and self.last < self.first
 
@@ -123,7 +146,8 @@ class StreamSteps:
 
     def check(self, step: int) -> None:
         """Check that the number of received batches agrees with the steps."""
-        received, expected = self.sampler.batch, self.batch(step + 1)
+        received = self.sampler.batch
+        expected = self.batch(step + 1)
         if received == expected or (self.sampler is self.mixture and received > expected):
             return
         raise EstimatorError(
@@ -143,8 +167,9 @@ class StreamSteps:
 
     def take_tokens(self, step: int) -> Array:
         """Return the tokens of each domain since the last call, shape (D,)."""
-        before, self._counts = self._counts, self.sampler.counts(self.batch(step + 1))
-        counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
+        counts = self.sampler.counts(self.batch(step + 1))
+        counts_D = [counts[name] - self._counts[name] for name in self.sampler.domains]
+        self._counts = counts
         return np.array(counts_D, np.float64) * self.lengths_D
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,7 +183,8 @@ class StreamSteps:
 
     def load(self, state: StateFields) -> None:
         """Resume from a state."""
-        counts, samples = state.part("counts"), state.whole("step_samples", 1)
+        counts = state.part("counts")
+        samples = state.whole("step_samples", 1)
         if set(counts.content) != set(self.sampler.domains):
             state.refuse("counts", "not of the domains")
         if samples != self._step_samples:
@@ -171,7 +197,7 @@ class StreamSteps:
         self._lag = max(self._lag, state.whole("lag"))
 
 
-def impossible(
+def why_impossible(
     plan: Plan, setting: Setting, stream: StreamSteps, first: int, *, evaluates: bool
 ) -> str | None:
     """Return why a plan cannot take effect at a step, or None."""
@@ -180,9 +206,10 @@ def impossible(
     weights_D = plan.weights_D
     if weights_D.shape != setting.lower_D.shape:
         return f"{len(weights_D)} weights for {len(setting.domains)} domains"
-    outside_D = (weights_D < setting.lower_D - 1e-6) | (weights_D > setting.upper_D + 1e-6)
-    if outside_D.any():
-        d = int(np.argmax(outside_D))
+    is_outside_D = weights_D < setting.lower_D - _BOUND_TOLERANCE
+    is_outside_D |= weights_D > setting.upper_D + _BOUND_TOLERANCE
+    if is_outside_D.any():
+        d = int(np.argmax(is_outside_D))
         return (
             f"domain {setting.domains[d]!r}: a share of {weights_D[d]:.4g} is outside its bounds"
             f" {setting.lower_D[d]:.4g} to {setting.upper_D[d]:.4g}"
@@ -201,30 +228,35 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> 
     if sampler.order.place(batch) is None:
         return f"the stream ends before batch {batch}"
     drawn = sampler.counts(batch)
-    for (name, count), samples, limit in zip(drawn.items(), samples_D, limits, strict=True):
-        if limit is not None and samples > max(limit - count, 0) + _SLACK_ROWS:
+    for name, samples, limit in zip(drawn, samples_D, limits, strict=True):
+        if limit is None:
+            continue
+        remaining = max(limit - drawn[name], 0)
+        if samples > remaining + _SLACK_ROWS:
             return (
                 f"domain {name!r}: it takes {samples:.0f} samples, but only "
-                f"{max(limit - count, 0)} are left (max_epochs)"
+                f"{remaining} are left (max_epochs)"
             )
     return None
 
 
 def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
     """Round shares to integer units that add up to 1, within the bounds."""
-    unit = _COARSEST
-    while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
-        unit *= 10
-    units_D = np.floor(weights_D * unit)
-    fractions_D = np.round(weights_D * unit - units_D, _EVEN)
-    missing = unit - int(units_D.sum())
+    units = _MIN_UNITS
+    smallest = reference_D[reference_D > 0].min()
+    while units * smallest < _UNITS_OF_SMALLEST and units < _MAX_UNITS:
+        units *= 10
+    units_D = np.floor(weights_D * units)
+    fractions_D = np.round(weights_D * units - units_D, _FRACTION_DIGITS)
+    missing = units - int(units_D.sum())
     units_D[np.argsort(-fractions_D, kind="stable")[:missing]] += 1
-    shares_D = units_D / unit
+    shares_D = units_D / units
     within_D = np.clip(shares_D, lower_D, upper_D)
     if (within_D == shares_D).all():
         return np.asarray(shares_D)
     # Distribute the remainder over shares with room, at most one unit each.
     remainder = 1.0 - within_D.sum()
-    room_D = np.clip((upper_D if remainder > 0 else lower_D) - within_D, -1 / unit, 1 / unit)
+    bound_D = upper_D if remainder > 0 else lower_D
+    room_D = np.clip(bound_D - within_D, -1 / units, 1 / units)
     room_D = np.where(weights_D > 0, room_D, 0.0)
     return np.asarray(within_D + room_D * (remainder / (room_D.sum() or 1.0)))

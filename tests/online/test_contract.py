@@ -21,7 +21,7 @@ RUN = run_of(2, evaluations=("x", "y", "z"))
     [
         ({"lower_D": np.array([0, np.nan])}, r"no mixture is within the bounds: .* up to nan"),
         ({"lower_D": np.array([0.5, 0.7])}, r"no mixture is within the bounds: .* add up to 1.2"),
-        ({"upper_D": np.array([0.5, 0.3])}, r"no mixture is within the bounds: .*mosts to 0.8"),
+        ({"upper_D": np.array([0.5, 0.3])}, r"no mixture is within the bounds: .*maximums to 0.8"),
         ({"reference_D": np.array([0.5, 0.500002])}, r"reference_D: .* is not a mixture"),
         ({"upper_D": np.array([1.0, 0.4])}, r"'code': the reference mixture has 0.5, .* 0 to 0.4"),
     ],

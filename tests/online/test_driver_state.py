@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.errors import EstimatorError, MixoptError, RunError
 from mixopt.online import DriverOptions, MixtureLog, Plan, make_estimator
-from mixopt.online.standing_plan import StreamSteps, impossible, rounded_shares
+from mixopt.online.standing_plan import StreamSteps, rounded_shares, why_impossible
 
 ABSURD = [..., 2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
 HELD_OUT = {"evaluate": held_out_of(), "observe_every": 3}
@@ -89,7 +89,7 @@ def why_not(weights=WEIGHTS, steps=5, first=1, *, order=None, **options):
     order = sampler() if order is None else order
     setting = DriverOptions(steps=40, tokens_per_sample=16, **options).setting(order)
     plan, stream = Plan(np.array(weights), steps, "tag"), StreamSteps(order, 1, 16)
-    return impossible(plan, setting, stream, first, evaluates=False)
+    return why_impossible(plan, setting, stream, first, evaluates=False)
 
 
 def test_a_plan_outside_the_bounds_is_not():
