@@ -25,8 +25,8 @@ class Following(OnlineEstimator):
     """Shares in proportion to held-out losses, ten steps each; at first the natural ones."""
 
     name: ClassVar[str] = "following"
-    pace: int = option(10, least=1)
-    limit: int | None = option(None, least=1)
+    pace: int = option(10, minimum=1)
+    limit: int | None = option(None, minimum=1)
 
     def _first(self):
         return Plan(self.bounded(self.setting.natural_D), 10, "natural", held_out=True)

@@ -28,11 +28,14 @@ from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, option, softmax
 
+ROUNDS = 20  # as in the published runs with two and three domains
+SWEEP_SHARE = 0.15  # of a round, by default
+
 
 def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
     """Return the value of each domain for the objective, shape (D,), adding up to 1."""
-    counts_M = objective_M > 0
-    worth_MD = objective_M[counts_M, None] * matrix_MD[counts_M]
+    is_target_M = objective_M > 0
+    worth_MD = objective_M[is_target_M, None] * matrix_MD[is_target_M]
     worth_MD = worth_MD - min(worth_MD.min(), 0.0)
     total = worth_MD.sum()
     domains = matrix_MD.shape[1]
@@ -40,10 +43,6 @@ def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
         return np.full(domains, 1.0 / domains)
     sums_D: Array = worth_MD.sum(axis=0) / total
     return sums_D
-
-
-ROUNDS = 20  # as in the published runs with two and three domains
-SWEEP_SHARE = 0.15  # of a round, by default
 
 
 @dataclass(eq=False)
@@ -71,14 +70,14 @@ class AioliEstimator(OnlineEstimator):
         "matrix_MD", "columns_D", "log_weights_D",
     )  # fmt: skip
 
-    eta: float = option(0.2, least=0.0)
-    update_steps: int | None = option(None, least=1)
-    sweeps: int = option(2, least=1)
-    sweep_steps: int | None = option(None, least=1)
-    one_hot: float = option(0.75, least=0.0, most=1.0)
-    ema: float | None = option(None, least=0.0, most=1.0)
+    eta: float = option(0.2, minimum=0.0)
+    update_steps: int | None = option(None, minimum=1)
+    sweeps: int = option(2, minimum=1)
+    sweep_steps: int | None = option(None, minimum=1)
+    one_hot: float = option(0.75, minimum=0.0, maximum=1.0)
+    ema: float | None = option(None, minimum=0.0, maximum=1.0)
     realised: bool = option(False)
-    prior_steps: int = option(0, least=0)
+    prior_steps: int = option(0, minimum=0)
 
     def start(self, setting: Setting) -> None:
         """Begin a run."""
@@ -95,11 +94,13 @@ class AioliEstimator(OnlineEstimator):
 
     def _lengths(self, setting: Setting) -> tuple[int, int]:
         """Return the steps of a round and of one domain's sweep."""
-        remaining, sweeps = setting.steps - self.prior_steps, self.sweeps * len(setting.domains)
+        sweeps = self.sweeps * len(setting.domains)
+        remaining = setting.steps - self.prior_steps
         if remaining < 1:
             raise EstimatorError(f"aioli: prior_steps: {self.prior_steps} of {setting.steps} steps")
         min_steps = math.ceil(sweeps * (self.sweep_steps or 1) / SWEEP_SHARE)
-        steps = min(self.update_steps or max(math.ceil(remaining / ROUNDS), min_steps), remaining)
+        default_steps = max(math.ceil(remaining / ROUNDS), min_steps)
+        steps = min(self.update_steps or default_steps, remaining)
         each = self.sweep_steps or max(int(SWEEP_SHARE * steps / sweeps), 1)
         if sweeps * each >= steps:
             raise EstimatorError(
@@ -109,8 +110,10 @@ class AioliEstimator(OnlineEstimator):
         return steps, each
 
     def _first(self) -> Plan:
-        domains, evaluations = len(self.setting.domains), len(self.setting.evaluations)
-        self.round, self.to_sweep = 0, list[str]()
+        domains = len(self.setting.domains)
+        evaluations = len(self.setting.evaluations)
+        self.round = 0
+        self.to_sweep: list[str] = []
         self.mixtures_KD = np.zeros((self.sweeps * domains, domains))
         self.drops_KM = np.zeros((self.sweeps * domains, evaluations))
         self.losses_M = np.zeros(evaluations)
@@ -140,25 +143,31 @@ class AioliEstimator(OnlineEstimator):
         self.round += 1
         rng = np.random.default_rng([self.setting.seed, self.round])
         names = sorted(self.setting.domains)
-        self.to_sweep = [names[d] for _ in range(self.sweeps) for d in rng.permutation(len(names))]
+        self.to_sweep = []
+        for _ in range(self.sweeps):
+            self.to_sweep += [names[d] for d in rng.permutation(len(names))]
 
     def _sweep(self, domain: str) -> Plan:
         domains = self.setting.domains
         weights_D = np.full(len(domains), (1.0 - self.one_hot) / (len(domains) - 1))
         weights_D[domains.index(domain)] = self.one_hot
         count = len(self.mixtures_KD)
-        place = count - len(self.to_sweep) + 1
-        tag = f"round {self.round}, sweep {place} of {count}: {domain}"
+        number = count - len(self.to_sweep) + 1
+        tag = f"round {self.round}, sweep {number} of {count}: {domain}"
         return Plan(self.bounded(weights_D), self.each_sweep, tag, held_out=True, perturbs=True)
 
     def _consumed(self, observation: Observation) -> Array:
         total = observation.tokens_D.sum()
-        return observation.tokens_D / total if self.realised and total > 0 else self.weights_D
+        if self.realised and total > 0:
+            return np.asarray(observation.tokens_D / total)
+        return self.weights_D
 
     def _record(self, mixture_D: Array, drop_M: Array) -> None:
         k = -len(self.to_sweep)
-        self.mixtures_KD, self.drops_KM = self.mixtures_KD.copy(), self.drops_KM.copy()
-        self.mixtures_KD[k], self.drops_KM[k] = mixture_D, drop_M
+        self.mixtures_KD = self.mixtures_KD.copy()
+        self.mixtures_KD[k] = mixture_D
+        self.drops_KM = self.drops_KM.copy()
+        self.drops_KM[k] = drop_M
         self.to_sweep = self.to_sweep[1:]
 
     def _update(self) -> None:
@@ -177,7 +186,10 @@ class AioliEstimator(OnlineEstimator):
     def _train(self) -> Plan:
         """Train on the mixture until the next round, or to the end if no further round fits."""
         sweeps = self.sweeps * len(self.setting.domains) * self.each_sweep
-        rest, remaining = self.round_steps - sweeps, self.setting.steps - self.step
-        another = remaining - rest > sweeps
+        rest = self.round_steps - sweeps
+        remaining = self.setting.steps - self.step
         weights_D = self.bounded(softmax(self.log_weights_D))
-        return Plan(weights_D, rest if another else remaining, f"round {self.round}", another)
+        tag = f"round {self.round}"
+        if remaining - rest > sweeps:
+            return Plan(weights_D, rest, tag, held_out=True)
+        return Plan(weights_D, remaining, tag)

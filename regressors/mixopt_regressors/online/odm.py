@@ -23,7 +23,7 @@ from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import OnlineEstimator, option, softmax
 
 SCALE = 10.0  # scales a loss in nats to about [0, 1], as in the published code
-WARM_UP = 50  # 1/50 of the run; the published 1B run warms up for 2,000 of 100,000 steps
+WARM_UP = 50  # 1/50 of the run, as in the published 1B run: 2,000 of 100,000 steps
 
 
 @dataclass(eq=False)
@@ -39,12 +39,15 @@ class ODMEstimator(OnlineEstimator):
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
     saved: ClassVar[tuple[str, ...]] = ("rewards_D", "epsilon")
 
-    warmup_steps: int | None = option(None, least=0)
-    update_steps: int = option(1, least=1)
+    warmup_steps: int | None = option(None, minimum=0)
+    update_steps: int = option(1, minimum=1)
 
     def _first(self) -> Plan:
-        steps, domains = self.setting.steps, len(self.setting.domains)
-        self.warmup = steps // WARM_UP if self.warmup_steps is None else self.warmup_steps
+        domains = len(self.setting.domains)
+        if self.warmup_steps is None:
+            self.warmup = self.setting.steps // WARM_UP
+        else:
+            self.warmup = self.warmup_steps
         self.rewards_D = np.zeros(domains)
         self.epsilon = 1.0 / domains
         return Plan(self.setting.reference_D, self.warmup or self.update_steps, "reference")
@@ -52,19 +55,20 @@ class ODMEstimator(OnlineEstimator):
     def _next(self, observation: Observation) -> Plan:
         if observation.step <= self.warmup:
             return Plan(self.setting.reference_D, self.update_steps, "reference")
-        self.rewards_D = self.rewards_D + self._earned(observation)
-        previous, self.epsilon = self.epsilon, self._exploration(observation.step)
+        self.rewards_D = self.rewards_D + self._rewards(observation)
+        exploited_D = softmax(self.epsilon * self.rewards_D)
+        self.epsilon = self._exploration(observation.step)
         exploit = 1.0 - len(self.rewards_D) * self.epsilon
-        weights_D = exploit * softmax(previous * self.rewards_D) + self.epsilon
+        weights_D = exploit * exploited_D + self.epsilon
         return Plan(self.bounded(weights_D), self.update_steps, f"explores {self.epsilon:.3g}")
 
-    def _earned(self, observation: Observation) -> Array:
+    def _rewards(self, observation: Observation) -> Array:
         """Return the reward of each domain divided by its probability; 0 without tokens."""
-        earned_D = np.zeros(len(self.rewards_D))
-        drawn_D = (observation.loss_count_D > 0) & (self.weights_D > 0)
+        rewards_D = np.zeros(len(self.rewards_D))
+        is_drawn_D = (observation.loss_count_D > 0) & (self.weights_D > 0)
         scale_D = SCALE * observation.loss_count_D.sum() * self.weights_D
-        np.divide(observation.loss_sum_D, scale_D, out=earned_D, where=drawn_D)
-        return earned_D
+        np.divide(observation.loss_sum_D, scale_D, out=rewards_D, where=is_drawn_D)
+        return rewards_D
 
     def _exploration(self, step: int) -> float:
         domains = len(self.rewards_D)

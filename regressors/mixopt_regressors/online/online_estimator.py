@@ -28,28 +28,41 @@ from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array, StateFields
 
+FORMAT = "mixopt-estimator/1"
+ROUNDING = 1e-12  # how far the sum of a mixture may be from 1
+MIN_SHARE = 1e-300  # replaces a share of 0, which multiplicative updates cannot change
+# Attributes in a state: of the estimator, and of its sum of observations.
+_RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
+_SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "learning_rate")
 
-def option(default: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
+
+def option(default: Any, *, minimum: float = -math.inf, maximum: float = math.inf) -> Any:
     """Return the dataclass field of an option; its annotation is the kind."""
-    return field(default=default, metadata={"range": (least, most)})
+    return field(default=default, metadata={"minimum": minimum, "maximum": maximum})
 
 
-def check_option(
-    where: str, value: Any, kind: type, low: float = -math.inf, high: float = math.inf
-) -> None:
+def check_option(where: str, value: Any, kind: type, minimum: float, maximum: float) -> None:
     """Check that an option has its kind (`bool`, `int`, `float`), is finite and in range."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is bool:
-        is_right, text = isinstance(value, bool), "true or false"
+        is_valid = isinstance(value, bool)
+        expected = "true or false"
     elif kind is int:
-        is_right = is_number and isinstance(value, int) and value >= low
-        text = f"a whole number >= {low:g}"
+        is_valid = is_number and isinstance(value, int) and value >= minimum
+        expected = f"a whole number >= {minimum:g}"
     else:
-        is_right = is_number and math.isfinite(value) and low <= value <= high
-        above = "" if math.isinf(low) else f" >= {low:g}"
-        text = f"a number{above if math.isinf(high) else f' from {low:g} to {high:g}'}"
-    if not is_right:
-        raise EstimatorError(f"{where}: {value!r}; it takes {text}")
+        is_valid = is_number and math.isfinite(value) and minimum <= value <= maximum
+        expected = _range_text(minimum, maximum)
+    if not is_valid:
+        raise EstimatorError(f"{where}: {value!r}; it takes {expected}")
+
+
+def _range_text(minimum: float, maximum: float) -> str:
+    if math.isfinite(maximum):
+        return f"a number from {minimum:g} to {maximum:g}"
+    if math.isfinite(minimum):
+        return f"a number >= {minimum:g}"
+    return "a number"
 
 
 # State by name ------------------------------------------------------------------------------------
@@ -64,23 +77,35 @@ def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
         str: state.text,
         list: state.texts,
     }
-    return {
-        name: take[type(start)](name) if type(start) in take else state.array(name, np.shape(start))
-        for name, start in at_start.items()
-    }
+    values: dict[str, Any] = {}
+    for name, initial in at_start.items():
+        if type(initial) in take:
+            values[name] = take[type(initial)](name)
+        else:
+            values[name] = state.array(name, np.shape(initial))
+    return values
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a state with arrays as lists."""
+    content = dict(values)
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            content[name] = value.tolist()
+    return content
 
 
 # Observations -------------------------------------------------------------------------------------
 
 
-def together(previous: Observation, new: Observation) -> Observation:
+def added(previous: Observation, new: Observation) -> Observation:
     """Return the sum of two observations; a domain without tokens adds nothing."""
-    counted_D = np.asarray(new.loss_count_D) > 0
+    is_counted_D = np.asarray(new.loss_count_D) > 0
     return replace(
         new,
         step=int(new.step),
         tokens_D=previous.tokens_D + new.tokens_D,
-        loss_sum_D=previous.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
+        loss_sum_D=previous.loss_sum_D + np.where(is_counted_D, new.loss_sum_D, 0.0),
         loss_count_D=previous.loss_count_D + new.loss_count_D,
         learning_rate=float(new.learning_rate),
     )
@@ -93,24 +118,18 @@ def means(sum_D: Array, count_D: Array) -> Array:
     return means_D
 
 
-def _check(where: str, array: Array, names: Sequence[str], low: float = -np.inf) -> None:
+def _check_array(where: str, array: Array, names: Sequence[str], minimum: float = -np.inf) -> None:
     if np.shape(array) != (len(names),):
         raise EstimatorError(
             f"{where}: shape {np.shape(array)}; one value each of {', '.join(names)}"
         )
-    is_right = np.isfinite(array) & (array >= low)
-    if not is_right.all():
-        place = int(np.argmin(is_right))
-        raise EstimatorError(f"{where}: {array[place]} for {names[place]!r}")
+    is_valid = np.isfinite(array) & (array >= minimum)
+    if not is_valid.all():
+        k = int(np.argmin(is_valid))
+        raise EstimatorError(f"{where}: {array[k]} for {names[k]!r}")
 
 
 # The frame ----------------------------------------------------------------------------------------
-
-FORMAT = "mixopt-estimator/1"
-ROUNDING = 1e-12  # how far the sum of a mixture may be from 1
-MIN_SHARE = 1e-300  # replaces a share of 0, which multiplicative updates cannot change
-_RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
-_SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "learning_rate")
 
 
 class OnlineEstimator(ABC):
@@ -139,11 +158,13 @@ class OnlineEstimator(ABC):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for option_field in fields(self):  # type: ignore[arg-type]
-            value, hint = getattr(self, option_field.name), hints[option_field.name]
+            value = getattr(self, option_field.name)
+            hint = hints[option_field.name]
             kinds = get_args(hint) or (hint,)
-            if "range" in option_field.metadata and not (value is None and NoneType in kinds):
+            limits = option_field.metadata
+            if "minimum" in limits and not (value is None and NoneType in kinds):
                 where = f"{self.name}: {option_field.name}"
-                check_option(where, value, kinds[0], *option_field.metadata["range"])
+                check_option(where, value, kinds[0], limits["minimum"], limits["maximum"])
 
     @abstractmethod
     def _first(self) -> Plan:
@@ -155,19 +176,20 @@ class OnlineEstimator(ABC):
 
     def _check(self, observation: Observation) -> None:
         """Raise EstimatorError if an observation is invalid or incomplete."""
-        setting, where = self.setting, f"{self.name}: step {observation.step}"
+        domains = self.setting.domains
+        where = f"{self.name}: step {observation.step}"
         if observation.step < self.step:
             raise EstimatorError(f"{where}: it comes after step {self.step}")
         count_D = observation.loss_count_D
-        _check(f"{where}: tokens", observation.tokens_D, setting.domains, low=0.0)
-        _check(f"{where}: loss counts", count_D, setting.domains, low=0.0)
+        _check_array(f"{where}: tokens", observation.tokens_D, domains, minimum=0.0)
+        _check_array(f"{where}: loss counts", count_D, domains, minimum=0.0)
         sum_D = observation.loss_sum_D
         if np.shape(sum_D) == np.shape(count_D):  # sums of domains without tokens are ignored
             sum_D = np.where(count_D > 0, sum_D, 0.0)
-        _check(f"{where}: loss sums", sum_D, setting.domains)
-        held_out, names = observation.held_out, setting.evaluations
+        _check_array(f"{where}: loss sums", sum_D, domains)
+        held_out = observation.held_out
         if held_out is not None:
-            _check(f"{where}: held-out losses", held_out.losses_M, names)
+            _check_array(f"{where}: held-out losses", held_out.losses_M, self.setting.evaluations)
 
     @property
     def setting(self) -> Setting:
@@ -196,7 +218,8 @@ class OnlineEstimator(ABC):
             )
         except InfeasibleError as error:
             raise EstimatorError(f"{self.name}: {error}") from error
-        self._setting, self.step = setting, 0
+        self._setting = setting
+        self.step = 0
         self._adopt(self._first())
 
     def plan(self) -> Plan:
@@ -210,13 +233,13 @@ class OnlineEstimator(ABC):
     def observe(self, observation: Observation) -> None:
         """Add an observation since the last one."""
         self._check(observation)
-        due = self.held_out and self.until <= self.step < self.setting.steps
-        if due and observation.held_out is None:
+        is_due = self.held_out and self.until <= self.step < self.setting.steps
+        if is_due and observation.held_out is None:
             raise EstimatorError(
                 f"{self.name}: step {observation.step}: held-out losses were asked for after step "
                 f"{self.until} ({self.tag}) and were not provided"
             )
-        self._seen = together(self._seen, observation)
+        self._seen = added(self._seen, observation)
         self.step = self._seen.step
         waits = self.held_out and observation.held_out is None
         if self.until <= self.step < self.setting.steps and not waits:
@@ -224,13 +247,8 @@ class OnlineEstimator(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        return {
-            **self._about,
-            **{
-                part: {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
-                for part, values in self._parts().items()
-            },
-        }
+        parts = {part: _as_json(values) for part, values in self._parts().items()}
+        return self._about | parts
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, after `start`."""
@@ -239,20 +257,19 @@ class OnlineEstimator(ABC):
             recorded = saved.get(name)
             if recorded != current:
                 items = recorded if isinstance(recorded, list) else []
-                odd = [item for item in items if item not in current]
-                raise saved.error(
-                    f"{saved.where}: {name}: {odd or recorded!r:.200}, here {current}"
-                )
+                differing = [item for item in items if item not in current] or recorded
+                raise saved.error(f"{saved.where}: {name}: {differing!r:.200}, here {current}")
         loaded = copy(self)
         loaded.start(self.setting)
         loaded._take_state(saved)
         vars(self).update(vars(loaded))
 
     def _take_state(self, saved: StateFields) -> None:
-        run, observation, extra = (
-            unpack(saved.part(part), values) for part, values in self._parts().items()
-        )
-        vars(self).update(run | extra)
+        parts = self._parts()
+        run = unpack(saved.part("run"), parts["run"])
+        observation = unpack(saved.part("seen"), parts["seen"])
+        own = unpack(saved.part("own"), parts["own"])
+        vars(self).update(run | own)
         if not (self.weights_D >= 0).all() or abs(self.weights_D.sum() - 1.0) > 1e-6:
             raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
         self._seen = Observation(step=self.step, **observation)
@@ -261,18 +278,20 @@ class OnlineEstimator(ABC):
         """Return the allowed mixture nearest to normalised weights."""
         if abs(weights_D.sum() - 1.0) > ROUNDING:
             weights_D = weights_D / weights_D.sum()
-        if (weights_D >= self._allowed.lower_D).all() and (
-            weights_D <= self._allowed.upper_D
-        ).all():
+        is_above = (weights_D >= self._allowed.lower_D).all()
+        is_below = (weights_D <= self._allowed.upper_D).all()
+        if is_above and is_below:
             return weights_D
         return self._allowed.project(weights_D)
 
     def _adopt(self, plan: Plan) -> None:
         self.weights_D = plan.weights_D
         self.until = self.step + plan.steps
-        self.tag, self.held_out, self.perturbs = plan.tag, plan.held_out, plan.perturbs
-        none_D = np.zeros(len(self.setting.domains))
-        self._seen = Observation(self.step, none_D, none_D, none_D)
+        self.tag = plan.tag
+        self.held_out = plan.held_out
+        self.perturbs = plan.perturbs
+        zeros_D = np.zeros(len(self.setting.domains))
+        self._seen = Observation(self.step, zeros_D, zeros_D, zeros_D)
 
     def _parts(self) -> dict[str, dict[str, Any]]:
         return {
