@@ -31,9 +31,9 @@ from mixopt.system import Say, in_processes, steady_progress, writing
 
 PARALLEL_BYTES = 32_000_000  # of text; below, starting processes costs more than it saves
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
+DIGEST_BYTES = 16  # of a document's digest
 _BATCH_BYTES = 4_000_000
 _HEADER = struct.Struct("<16sQ")
-_DIGEST = 16  # bytes
 
 
 class Spooled(NamedTuple):
@@ -48,7 +48,7 @@ Grouped = tuple[str | None, Spooled]  # with the name of its group, if any
 
 def content_digest(text: str) -> bytes:
     """Return 16 bytes, equal for texts that differ only in white space."""
-    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=_DIGEST).digest()
+    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 class HeldOutSplit:
@@ -149,8 +149,8 @@ class Spool:
 
     def digests(self) -> Iterator[bytes]:
         """Return the digests in order."""
-        starts = range(0, len(self._digests), _DIGEST)
-        return (bytes(self._digests[k : k + _DIGEST]) for k in starts)
+        starts = range(0, len(self._digests), DIGEST_BYTES)
+        return (bytes(self._digests[k : k + DIGEST_BYTES]) for k in starts)
 
     def _between(self, start: int, stop: int | None) -> Iterator[Spooled]:
         with self.path.open("rb") as stream:

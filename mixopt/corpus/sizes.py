@@ -21,8 +21,8 @@ from mixopt.system import PlainDict, Say, silent
 SAMPLE_BYTES = 16_000_000  # of text, read from a domain
 LOOK_BYTES = 200_000  # of text, read to check only the first documents
 TOKENISED_BYTES = 2_000_000  # of the sample, tokenised
-_FILES = 16  # files read from a domain
-_BLOCK = 1_000_000  # of text, read beyond the sample until a block of a compressed file ends
+SAMPLE_FILES = 16  # files read from a domain
+MAX_BLOCK_BYTES = 1_000_000  # of text, read beyond a sample until a compressed block ends
 
 
 @dataclass(frozen=True)
@@ -58,63 +58,77 @@ class _Sample:
         self.bytes = self.documents = 0.0
         self.is_exact = True
         self.texts: list[str] = []
-        self.kept = 0  # bytes of these texts
+        self.text_bytes = 0  # of these texts
 
     def add_files(self, files: list[TextFile], reading: ReaderContext, limit: int) -> None:
         """Measure `limit` bytes of evenly spaced files; scale to all files by file size."""
-        indices = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
+        last = len(files) - 1
+        indices = {round(k * last / (SAMPLE_FILES - 1)) for k in range(SAMPLE_FILES)}
         chosen = [files[k] for k in sorted(indices)]
         for turn, file in enumerate(chosen, start=1):
             rows = file.rows(reading)
             texts = reading.documents(rows, rows.name)
-            to_keep = TOKENISED_BYTES * turn // len(chosen)
-            size, documents, share = self.measure(texts, limit // len(chosen), to_keep, rows)
-            to_whole = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
+            max_text_bytes = TOKENISED_BYTES * turn // len(chosen)
+            size, documents, share = self.measure(texts, limit // len(chosen), max_text_bytes, rows)
+            to_whole = 1.0
+            if share is not None:
+                self.is_exact = False
+                to_whole = 1 / (min(share, 1.0) or 1.0)
             self.bytes += size * to_whole
             self.documents += documents * to_whole
-            self.is_exact = self.is_exact and share is None
-        scale = sum(f.bytes for f in files) / max(sum(f.bytes for f in chosen), 1)
-        self.bytes, self.documents = self.bytes * scale, self.documents * scale
+        chosen_bytes = sum(file.bytes for file in chosen)
+        scale = sum(file.bytes for file in files) / max(chosen_bytes, 1)
+        self.bytes *= scale
+        self.documents *= scale
         self.is_exact = self.is_exact and len(chosen) == len(files)
 
     def measure(
         self,
         texts: Iterator[str],
         limit: float,
-        to_keep: int = TOKENISED_BYTES,
+        max_text_bytes: int = TOKENISED_BYTES,
         file: RowFile | None = None,
     ) -> tuple[int, int, float | None]:
-        """Read `limit` bytes of text, then on to the end of a compressed block.
+        """Read `limit` bytes of text, and on to the end of a compressed block.
 
         Returns:
             Bytes, documents, and their share of the file; None: all of it.
         """
-        size, documents, share = 0, 0, 0.0
+        size = 0
+        documents = 0
+        share = 0.0
         for text in texts:
-            before, share = share, 0.0 if file is None else file.share()
-            if size >= limit and (share > before or size >= limit + _BLOCK):
-                return size, documents, before
+            share_before = share
+            if file is not None:
+                share = file.share()
+            is_block_end = share > share_before
+            if size >= limit and (is_block_end or size >= limit + MAX_BLOCK_BYTES):
+                return size, documents, share_before
             content = text.encode()
-            size, documents = size + len(content), documents + 1
-            sampled = content[: max(to_keep - self.kept, 0)]
+            size += len(content)
+            documents += 1
+            sampled = content[: max(max_text_bytes - self.text_bytes, 0)]
             if sampled:
-                self.kept += len(sampled)
+                self.text_bytes += len(sampled)
                 self.texts.append(sampled.decode(errors="ignore"))
         return size, documents, None
 
 
 def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     """Return the size of each training domain, in order."""
-    is_text = not all(source.is_tokens for source in config.sources.values())
-    is_here = is_text and not bpe_vocabulary(config.tokenizer)
-    tokenizer = open_tokenizer(config.tokenizer) if is_here else None
-    is_bytes, counts = plain_name(config.tokenizer) == BYTES, []
+    has_text = not all(source.is_tokens for source in config.sources.values())
+    tokenizer = None
+    if has_text and not bpe_vocabulary(config.tokenizer):
+        tokenizer = open_tokenizer(config.tokenizer)
+    is_bytes = plain_name(config.tokenizer) == BYTES
+    counts = []
     for name, source in config.sources.items():
         if not source.has_text:
             raise CorpusError(f"domain {name!r}: its text is not available here; state its tokens")
         rooted = source.under(config.root)
         if source.is_tokens:
-            files, tokens = counted_tokens(name, rooted.model_copy(update={"max_tokens": None}))
+            unlimited = rooted.model_copy(update={"max_tokens": None})
+            files, tokens = counted_tokens(name, unlimited)
             counts.append(DomainCount(name, files, 0, tokens, "tokens in the files", True))
             say(f"{name}: {tokens:,} tokens")
             continue
@@ -150,20 +164,28 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
 
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return the content of an inventory file: tokens or bytes by domain."""
-    return {c.name: {"bytes": c.bytes} if c.tokens is None else c.tokens for c in counts}
+    inventory: dict[str, int | dict[str, int]] = {}
+    for count in counts:
+        if count.tokens is None:
+            inventory[count.name] = {"bytes": count.bytes}
+        else:
+            inventory[count.name] = count.tokens
+    return inventory
 
 
 def _count(
     name: str, source: SourceConfig, tokenizer: Tokenizer | None, is_bytes: bool
 ) -> DomainCount:
-    sample, reading, files = _Sample(), ReaderContext(name, source, "skip"), 0
+    sample = _Sample()
+    reading = ReaderContext(name, source, "skip")
+    files = 0
     if source.environment is not None:
         texts = (text for text, _ in environment_documents(source.environment))
         sample.bytes, sample.documents, _ = sample.measure(texts, float("inf"))
     elif is_local(source):
-        paths = text_files(name, source)
-        files = len(paths)
-        sample.add_files(paths, reading, SAMPLE_BYTES)
+        sources = text_files(name, source)
+        files = len(sources)
+        sample.add_files(sources, reading, SAMPLE_BYTES)
     else:
         raise CorpusError(
             f"domain {name!r}: {source.path}: its size is not available here; state its tokens or"
@@ -177,6 +199,7 @@ def _count(
     if is_bytes:
         tokens = round(sample.bytes + sample.documents)
     elif tokenizer is not None:
-        tokens = round(sample.bytes * len(tokenizer.encode(sample.texts)) / sample.kept)
+        text_tokens = len(tokenizer.encode(sample.texts))
+        tokens = round(sample.bytes * text_tokens / sample.text_bytes)
     is_exact = sample.is_exact and (is_bytes or tokens is None)
     return DomainCount(name, files, round(sample.bytes), tokens, how, is_exact)

@@ -8,6 +8,7 @@ shards, since a job that reads shards checks each file.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,14 @@ from mixopt.system import AnyArray, DType, IntArray, file_hash
 BLOCK = 4096  # tokens of a piece if document ends are unknown
 _MAX_SMALL_LINKS = 256  # up to this many files are linked whatever their size
 _MAX_IDS = 1 << 32  # ids that a shard can hold
-Given = tuple[AnyArray, int, int]  # tokens, and the documents and bytes of text in them
+
+
+class CountedTokens(NamedTuple):
+    """Tokens to write, and the documents and bytes of text in them."""
+
+    tokens: AnyArray
+    documents: int
+    bytes: int
 
 
 class TokenFiles:
@@ -43,7 +51,8 @@ class TokenFiles:
             self._ids = "an id is from 0 to 2**32 - 1"
         if document_end is not None and not 0 <= document_end < self.vocab_size:
             raise CorpusError(f"document_end {document_end}: {self._ids}")
-        self.files, self.document_end = files, document_end
+        self.files = files
+        self.document_end = document_end
         self.has_documents = document_end is not None or all(file.ends for file in files)
         self.largest = 0
         self._before = self._stamps()
@@ -99,36 +108,53 @@ class TokenFiles:
         return len(widths) == 1 and all(file.is_shard for file in self.files) and not is_small
 
     def write(
-        self, out: Path, dtype: DType, give: Callable[[], Iterator[Given]], *, may_link: bool = True
+        self,
+        out: Path,
+        dtype: DType,
+        read: Callable[[], Iterator[CountedTokens]],
+        *,
+        may_link: bool = True,
     ) -> TokenWriter:
-        """Write the tokens of `give()` as shards; link the files if it yields all their tokens."""
+        """Write the tokens of `read()` as shards; link the files if it yields all their tokens."""
         if may_link and self._can_be_linked:
-            tokens = documents = length = 0
-            for part, count, size in give():
-                tokens, documents, length = tokens + len(part), documents + count, length + size
-            self.check_unchanged()
-            if tokens == self.tokens:
-                # Linking fails on another file system, or without permission.
-                with suppress(OSError, RunError), self._writer(out, self.dtype) as writer:
-                    for file in self.files:
-                        writer.take(file.path, Shard("", file.tokens, file_hash(file.path)))
-                    writer.documents, writer.bytes = documents, length
-                    return writer
+            linked = self._link(out, read())
+            if linked is not None:
+                return linked
         with self._writer(out, dtype) as writer:
-            for part, count, size in give():
-                writer.write(part, documents=count, bytes=size)
+            for tokens, documents, size in read():
+                writer.write(tokens, documents=documents, bytes=size)
         return writer
+
+    def _link(self, out: Path, pieces: Iterator[CountedTokens]) -> TokenWriter | None:
+        """Link the files as shards; return None if `pieces` lack tokens or linking fails."""
+        tokens = documents = size = 0
+        for piece in pieces:
+            tokens += len(piece.tokens)
+            documents += piece.documents
+            size += piece.bytes
+        self.check_unchanged()
+        if tokens != self.tokens:
+            return None
+        # Linking fails on another file system, or without permission.
+        with suppress(OSError, RunError), self._writer(out, self.dtype) as writer:
+            for file in self.files:
+                writer.take(file.path, Shard("", file.tokens, file_hash(file.path)))
+            writer.documents = documents
+            writer.bytes = size
+            return writer
+        return None
 
     def _writer(self, out: Path, dtype: DType) -> TokenWriter:
         return TokenWriter(out, dtype=dtype, tokenizer=self._tokenizer)
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
         stamps: dict[Path, tuple[int, int, int] | None] = {}
-        for path in (path for file in self.files for path in file.files):
-            stamps[path] = None
-            with suppress(OSError):
-                status = path.stat()
-                stamps[path] = status.st_ino, status.st_size, status.st_mtime_ns
+        for file in self.files:
+            for path in file.files:
+                stamps[path] = None
+                with suppress(OSError):
+                    status = path.stat()
+                    stamps[path] = status.st_ino, status.st_size, status.st_mtime_ns
         return stamps
 
 
@@ -140,7 +166,7 @@ def token_pieces(
 ) -> Iterator[AnyArray]:
     """Cut tokens into documents, by `ends` or after each `document_end`, or into blocks."""
     passed = 0
-    pieces: list[AnyArray] = []
+    unfinished: list[AnyArray] = []  # earlier parts of the current piece
     for part in parts:
         if ends is not None:
             first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")
@@ -149,16 +175,20 @@ def token_pieces(
             stops = np.flatnonzero(part == document_end) + 1
         else:
             stops = np.arange(-passed % block, len(part) + 1, block)
-        passed, start = passed + len(part), 0
+        passed += len(part)
+        start = 0
         for stop in stops.tolist():
-            piece = np.concatenate([*pieces, part[start:stop]]) if pieces else part[start:stop]
+            piece = part[start:stop]
+            if unfinished:
+                piece = np.concatenate([*unfinished, piece])
+                unfinished = []
             if len(piece):
                 yield piece
-            start, pieces = stop, []
+            start = stop
         if start < len(part):
-            pieces.append(part[start:])
-    if pieces:
-        yield np.concatenate(pieces)
+            unfinished.append(part[start:])
+    if unfinished:
+        yield np.concatenate(unfinished)
 
 
 def import_tokens(
@@ -192,9 +222,8 @@ def import_tokens(
             an id outside the vocabulary, or `out` exists.
     """
     out = Path(out)
-    for name, value, choices in (("format", format, FORMATS), ("dtype", dtype, TYPES)):
-        if value is not None and value not in choices:
-            raise CorpusError(f"{name} {value!r}{did_you_mean(value, choices)}")
+    _check_choice("format", format, FORMATS)
+    _check_choice("dtype", dtype, TYPES)
     if out.exists():
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else source
@@ -203,16 +232,21 @@ def import_tokens(
         raise CorpusError("source is empty; name at least one token file")
     files = TokenFiles(opened, tokenizer, vocab_size, document_end)
 
-    def give() -> Iterator[Given]:
+    def read() -> Iterator[CountedTokens]:
         """Yield all tokens, and the documents that end in them."""
         for file in opened:
             documents = file.documents
             for part in files.parts(file):
                 if file.ends is None and document_end is not None:
                     documents = int(np.count_nonzero(part == document_end))
-                yield part, documents, 0
+                yield CountedTokens(part, documents, 0)
                 documents = 0
 
-    files.write(out, files.dtype, give)
+    files.write(out, files.dtype, read)
     files.check_unchanged()
     return TokenShards.open(out, verify=False)
+
+
+def _check_choice(name: str, value: str | None, choices: Iterable[str]) -> None:
+    if value is not None and value not in choices:
+        raise CorpusError(f"{name} {value!r}{did_you_mean(value, choices)}")
