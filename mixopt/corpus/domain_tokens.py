@@ -16,14 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mixopt.config import CorpusConfig, SourceConfig, Sources
-from mixopt.corpus.domain_text import (
-    DIGEST_BYTES,
-    DomainText,
-    HeldOutSplit,
-    Spooled,
-    content_digest,
-)
+from mixopt.corpus.domain_text import DomainText
 from mixopt.corpus.sources import of_domain
+from mixopt.corpus.spooled_documents import DIGEST_BYTES, HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import CountedTokens, TokenFiles
 from mixopt.corpus.token_shards import TokenWriter

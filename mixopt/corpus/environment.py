@@ -21,7 +21,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
-from mixopt.corpus.text_files import Document
+from mixopt.corpus.reader_context import Document
 from mixopt.errors import CorpusError, did_you_mean
 from mixopt.system import needed_by
 

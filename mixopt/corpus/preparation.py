@@ -17,7 +17,7 @@ import numpy as np
 
 from mixopt.config import CorpusConfig, MixedConfig, Sources, TasksConfig, unusable_names
 from mixopt.corpus.corpus import Corpus, corpus_files
-from mixopt.corpus.domain_text import DomainText, Spooled, read_texts, write_texts
+from mixopt.corpus.domain_text import DomainText, read_texts, write_texts
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
 from mixopt.corpus.environment import environment_versions
 from mixopt.corpus.index_files import (
@@ -27,6 +27,7 @@ from mixopt.corpus.index_files import (
     TOKENIZER_FILES,
     corpus_records,
 )
+from mixopt.corpus.spooled_documents import Spooled
 from mixopt.corpus.tasks import task_file, write_tasks
 from mixopt.corpus.token_import import token_pieces
 from mixopt.corpus.token_shards import TokenShards, TokenWriter, write_elsewhere

@@ -12,8 +12,9 @@ from pathlib import Path
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
+from mixopt.corpus.reader_context import BadPolicy, ReaderContext
 from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
-from mixopt.corpus.text_files import BadPolicy, ReaderContext, RowFile
+from mixopt.corpus.text_files import RowFile
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import PlainDict, Say, silent

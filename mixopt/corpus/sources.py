@@ -15,15 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixopt.config import SourceConfig, Sources
-from mixopt.corpus.text_files import (
-    BUILDERS,
-    COMPRESSIONS,
-    ReaderContext,
-    Row,
-    RowFile,
-    builder_of,
-    rows_of,
-)
+from mixopt.corpus.reader_context import ReaderContext, Row
+from mixopt.corpus.text_files import BUILDERS, COMPRESSIONS, RowFile, builder_of, rows_of
 from mixopt.errors import CorpusError, did_you_mean
 from mixopt.system import (
     StoredObject,

@@ -25,7 +25,8 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mixopt.config import BITS_PER_BYTE, TasksConfig, task_column
 from mixopt.corpus.index_files import PREPARE_AGAIN, TASK_FOLDER
-from mixopt.corpus.text_files import Row, RowFile, Values
+from mixopt.corpus.reader_context import Row, Values
+from mixopt.corpus.text_files import RowFile
 from mixopt.corpus.tokenizer import Tokenizer, token_dtype
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (

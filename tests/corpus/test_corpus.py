@@ -20,9 +20,16 @@ from places import SUPPORT
 from refusals import refuses
 
 from mixopt.config import CorpusConfig, DomainConfig
-from mixopt.corpus import Corpus, corpus_hash, domain_text, saved_tokenizer, true_inventory
-from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
-from mixopt.corpus.text_files import Document
+from mixopt.corpus import (
+    Corpus,
+    corpus_hash,
+    domain_text,
+    saved_tokenizer,
+    spooled_documents,
+    true_inventory,
+)
+from mixopt.corpus.reader_context import Document
+from mixopt.corpus.spooled_documents import HeldOutSplit, Spooled, content_digest
 from mixopt.errors import CorpusError, ShardError
 from mixopt.loading import MixtureDataset
 
@@ -278,7 +285,7 @@ def test_each_domain_is_reported_as_soon_as_it_and_those_before_it_are_read(tmp_
 def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     whole = prepared_by(folder, 1, "a")[0].domains[0].train
     text = whole.read(0, whole.tokens)
-    monkeypatch.setattr(domain_text, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(spooled_documents, "PIECE_BYTES", 20_000)
     (single, _), (two, _) = (prepared_by(folder, k, "a") for k in (1, 2))
     assert content(single.path) == content(two.path)
     train = single.domains[0].train

@@ -15,8 +15,8 @@ from refusals import refusal, refuses
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import text_files
+from mixopt.corpus.reader_context import ReaderContext
 from mixopt.corpus.sources import read_documents, read_validation
-from mixopt.corpus.text_files import ReaderContext
 from mixopt.errors import CorpusError
 
 TEXTS = ["first é", "second\nline", "third"]
