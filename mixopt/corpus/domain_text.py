@@ -63,8 +63,8 @@ class DomainText:
     def max_bytes(self) -> int | None:
         """Maximum bytes of text to read; None: no limit."""
         if self.is_target:
-            limit = self._config.max_validation_bytes
-            return min(limit, self._source.max_bytes or limit)
+            max_target = self._config.max_validation_bytes
+            return min(max_target, self._source.max_bytes or max_target)
         limit = self._source.max_bytes or self._config.max_bytes
         if limit is None and self._source.environment is not None:
             return DOMAIN_BYTES

@@ -362,7 +362,7 @@ def _arrow_stream(file: RowFile, reader: Any, source: Any) -> Iterator[Row]:
 
     def share(size: float) -> float:
         """Return the share of the total, which is estimated from the bytes read so far."""
-        total = read * source.size() / source.tell()
+        total: float = read * source.size() / source.tell()
         return size / max(total, 1)
 
     return file.rows_of(batches(), share)
