@@ -29,6 +29,7 @@ from .mixture_sections import (
     ConstraintsConfig as ConstraintsConfig,
     DesignConfig as DesignConfig,
     ProposeConfig as ProposeConfig,
+    RadiusConfig as RadiusConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
     best_place as best_place,

@@ -277,6 +277,8 @@ def plugins_named(config: Config) -> Iterable[tuple[Location | str, PluginKind, 
     yield "sweep.executor", "executor", config.sweep.executor
     for place, name in enumerate(config.fit.regressors):
         yield ("fit", "regressors", place), "regressor", name
+    for name in config.constraints.convex or ():
+        yield ("constraints", "convex", name), "constraint", name
 
 
 def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:

@@ -389,7 +389,7 @@ class GuardrailsConfig(Section):
 
 
 class ConstraintsConfig(Section):
-    """Limits on mixtures; radius and guardrails apply only to proposals, not designs."""
+    """Limits on mixtures; radius, convex and guardrails apply only to proposals, not designs."""
 
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
@@ -409,6 +409,9 @@ class ConstraintsConfig(Section):
         "maximum epochs of a domain, one number or by domain or glob; needs propose.target_tokens"
     )
     radius: RadiusConfig | None = None
+    convex: dict[str, dict[str, Any]] | None = optional(
+        "convex limits of plug-ins: the options of each by its name"
+    )
     guardrails: GuardrailsConfig | None = None
     floors: dict[str, float] = Field(
         default_factory=dict,
@@ -462,7 +465,7 @@ class ConstraintsConfig(Section):
         Bounds by glob narrow a domain's bounds; bounds by name, and of 0, replace them.
         """
         fields = {name: getattr(changes, name) for name in changes.model_fields_set}
-        for name in ("groups", "proportions", "max_epochs"):
+        for name in ("groups", "proportions", "max_epochs", "convex"):
             if name in fields and fields[name] and getattr(self, name):
                 fields[name] = {**getattr(self, name), **fields[name]}
         bounds = self.bounds_of(domains)

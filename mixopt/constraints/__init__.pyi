@@ -1,17 +1,18 @@
 from .capped_simplex import CappedSimplex as CappedSimplex
 from .constraints import Constraints as Constraints
-from .convex_set import Allowed as Allowed, ConvexSet as ConvexSet, limits_of as limits_of
-from .guardrails import (
-    BASE as BASE,
-    FLOOR as FLOOR,
-    MISSED as MISSED,
-    Guardrails as Guardrails,
-    Guards as Guards,
+from .convex_limits import (
+    ConvexLimit as ConvexLimit,
+    KLRadius as KLRadius,
+    LinearForm as LinearForm,
+    Radius as Radius,
+    TotalVariationRadius as TotalVariationRadius,
 )
+from .feasible_set import FeasibleSet as FeasibleSet
+from .guardrails import BASE as BASE, FLOOR as FLOOR, Guardrails as Guardrails
 from .limits import (
+    BROKEN as BROKEN,
     LinearLimit as LinearLimit,
     Proportions as Proportions,
-    Radius as Radius,
     cap as cap,
     floor as floor,
 )

@@ -1,15 +1,10 @@
 """Limits on mixtures, and a check that some mixture meets them; else the conflict and its fix.
 
 Limits come from bounds that the user sets, from the maximum epochs of a domain in the full run,
-and, for a design, from its caps. The radius and guardrails apply only to the proposal: a design
-within them would have no trials to learn from outside.
+and, for a design, from its caps. Convex limits, such as a radius, and guardrails apply only to the
+proposal: a design within them would have no trials to learn from outside.
 
-If no mixture meets all limits, limits are deleted one by one as long as the rest stays infeasible
-(the deletion filter of Chinneck and Dravnieks, 1991). The remaining limits are a minimal conflict:
-without any one of them it would be feasible. For each of their settings, the message then gives the
-least change of this setting alone that makes the limits feasible.
-
-Shapes: D domains, G groups, R rows.
+Shapes: D domains, R rows.
 """
 
 from __future__ import annotations
@@ -21,12 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.config import ConstraintsConfig
+from mixopt.config import ConstraintsConfig, RadiusConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
-from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.guardrails import BASE, FLOORS, SOURCE as GUARDRAILS, Guardrails
-from mixopt.constraints.limits import RADIUS, LinearLimit, Proportions, Radius, cap, floor
-from mixopt.constraints.solvers import LimitSystem
+from mixopt.constraints.conflicts import conflict_message
+from mixopt.constraints.convex_limits import (
+    ConvexLimit,
+    KLRadius,
+    Radius,
+    TotalVariationRadius,
+    named_limit,
+)
+from mixopt.constraints.feasible_set import FeasibleSet
+from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
+from mixopt.constraints.limits import LinearLimit, Proportions, cap, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import Array, below_branch, choice_fault, chosen, html_table, share_text
@@ -43,7 +45,7 @@ class Constraints:
     Attributes:
         domains: Names, in order.
         linear: Maxima and minima of domains and groups; the strictest of several applies.
-        radius: Maximum distance from another mixture.
+        convex: Convex limits, such as a radius around a mixture.
         proportions: Domains with fixed ratios to each other.
         guardrails: How much worse than a reference predicted losses may be; only the search finds
             whether any mixture satisfies them.
@@ -61,7 +63,7 @@ class Constraints:
 
     domains: tuple[str, ...]
     linear: tuple[LinearLimit, ...] = ()
-    radius: Radius | None = None
+    convex: tuple[ConvexLimit, ...] = ()
     proportions: tuple[Proportions, ...] = ()
     guardrails: Guardrails | None = None
 
@@ -96,50 +98,54 @@ class Constraints:
                 `target_tokens`, or an unreadable reference.
             InfeasibleError: No mixture meets the limits.
         """
+        domains = tuple(inventory)
+        linear = tuple(_linear(config, inventory, target_tokens))
+        convex = tuple(_convex(config, inventory))
+        proportions: list[Proportions] = []
+        for name, members in (config.proportions or {}).items():
+            if isinstance(members, dict):
+                ratios = members
+            else:
+                ratios = {domain: float(inventory.get(domain, 0)) for domain in members}
+            proportions.append(Proportions.of(ratios, domains, f"constraints.proportions.{name}"))
         constraints = cls(
-            tuple(inventory),
-            tuple(_linear(config, inventory, target_tokens)),
-            _radius(config, inventory),
-            tuple(
-                Proportions.of(
-                    fixed if isinstance(fixed, dict) else {n: inventory.get(n, 0) for n in fixed},
-                    tuple(inventory),
-                    f"constraints.proportions.{name}",
-                )
-                for name, fixed in (config.proportions or {}).items()
-            ),
-            _guardrails(config, base),
+            domains,
+            linear=linear,
+            convex=convex,
+            proportions=tuple(proportions),
+            guardrails=_guardrails(config, base),
         )
         return constraints if phases is None else constraints._by_phase(phases)
 
     def _by_phase(self, phases: Phases) -> Constraints:
         """Return limits on cells; limits of domains apply to their shares over all phases."""
-        linear = [
-            replace(a, domains=phases.cells(a.domains), group=a.group or a.domains[0])
-            for a in self.linear
-        ]
+        linear: list[LinearLimit] = []
+        for limit in self.linear:
+            group = limit.group or limit.domains[0]
+            linear.append(replace(limit, domains=phases.cells(limit.domains), group=group))
         for phase, length in phases.items():
             cells = tuple(f"{phase}/{name}" for name in self.domains)
             maximum = LinearLimit(cells, length, PHASES, f"phase {phase}")
             linear += [maximum, replace(maximum, is_floor=True)]
-        radius = self.radius
-        if radius is not None:
-            radius = replace(radius, reference=phases.tied(radius.reference))
-        proportions = [
-            Proportions({f"{phase}/{name}": r for name, r in fixed.ratios.items()}, fixed.source)
-            for fixed in self.proportions
-            for phase in phases
-        ]
+        proportions: list[Proportions] = []
+        for fixed in self.proportions:
+            for phase in phases:
+                ratios = {f"{phase}/{name}": ratio for name, ratio in fixed.ratios.items()}
+                proportions.append(Proportions(ratios, fixed.source))
         return Constraints(
-            phases.cells(self.domains), tuple(linear), radius, tuple(proportions), self.guardrails
+            phases.cells(self.domains),
+            linear=tuple(linear),
+            convex=tuple(limit.over_phases(phases, self.domains) for limit in self.convex),
+            proportions=tuple(proportions),
+            guardrails=self.guardrails,
         )
 
     def tied(self, phases: Phases) -> Constraints:
         """Add the limit that the mixture of cells is equal in all phases."""
-        ties = [
-            Proportions({f"{phase}/{name}": phases[phase] for phase in phases}, PHASES)
-            for name in phases.names(self.domains)
-        ]
+        ties: list[Proportions] = []
+        for name in phases.names(self.domains):
+            lengths = {f"{phase}/{name}": length for phase, length in phases.items()}
+            ties.append(Proportions(lengths, PHASES))
         return replace(self, proportions=(*self.proportions, *ties))
 
     def with_limits(self, limits: Iterable[LinearLimit]) -> Constraints:
@@ -173,9 +179,11 @@ class Constraints:
                 " two or more, such as a branch"
             )
         source = f"{FREE}, at the shares of {name}"
-        fixed = {n: w for n, w in reference.over(self.domains).items() if n not in moving}
+        weights = reference.over(self.domains)
+        fixed = {name: weight for name, weight in weights.items() if name not in moving}
         caps = [cap(domain, weight, source) for domain, weight in fixed.items()]
-        return self.with_limits([*caps, *(floor(n, w, source) for n, w in fixed.items())])
+        floors = [floor(domain, weight, source) for domain, weight in fixed.items()]
+        return self.with_limits([*caps, *floors])
 
     @cached_property
     def lower_D(self) -> Array:
@@ -188,16 +196,14 @@ class Constraints:
         return self._bounds(is_floor=False)
 
     @cached_property
-    def simplex(self) -> Allowed:
+    def simplex(self) -> FeasibleSet:
         """The weights allowed by linear limits and proportions; designs draw from it."""
-        if self.groups or self.proportions:
-            return self._within(None)
-        return CappedSimplex(self.lower_D, self.upper_D)
+        return self._feasible_set(())
 
     @cached_property
-    def allowed(self) -> Allowed:
-        """The weights allowed for a proposal, including the radius."""
-        return self._within(self.radius) if self.radius else self.simplex
+    def allowed(self) -> FeasibleSet:
+        """The weights allowed for a proposal, within convex limits too."""
+        return self._feasible_set(self.convex) if self.convex else self.simplex
 
     @cached_property
     def strictest(self) -> list[LinearLimit]:
@@ -226,18 +232,19 @@ class Constraints:
     @property
     def in_force(self) -> tuple[str, ...]:
         """The fields of the limits, without duplicates: `constraints.max_epochs: 4`."""
-        linear = [limit.origin for limit in self.strictest if not limit.is_open]
-        sources = [fixed.source for fixed in self.proportions]
-        sources += [RADIUS] * (self.radius is not None)
-        rails = [] if self.guardrails is None else self.guardrails.sources
-        return tuple(dict.fromkeys([*linear, *sources, *rails]))
+        sources = [limit.origin for limit in self.strictest if not limit.is_open]
+        sources += [fixed.source for fixed in self.proportions]
+        sources += [limit.source for limit in self.convex]
+        if self.guardrails is not None:
+            sources += self.guardrails.sources
+        return tuple(dict.fromkeys(sources))
 
     def violations(self, mixture: Mixture) -> list[str]:
         """Return one line for each limit that a mixture violates by more than 1e-6."""
         weights = mixture.over(self.domains)
         lines = [limit.violation(weights) for limit in self.strictest]
         lines += [fixed.violation(weights) for fixed in self.proportions]
-        lines += [self.radius.violation(weights.array)] if self.radius else []
+        lines += [limit.violation(weights.array) for limit in self.convex]
         return [line for line in lines if line]
 
     def binding(self, mixture: Mixture) -> list[str]:
@@ -251,27 +258,20 @@ class Constraints:
         ]
         frozen = [r.source for r in self.linear if r.is_floor and r.source.startswith(FREE)]
         active += [f"{frozen.count(s)} domains are fixed ({s})" for s in dict.fromkeys(frozen)]
-        if self.radius is not None and self.radius.binds(weights.array):
-            active.append(f"{self.radius.text} ({RADIUS})")
+        for limit in self.convex:
+            if limit.is_active(weights.array):
+                active.append(f"{limit.describe()} ({limit.source})")
         return active
 
     def _repr_html_(self) -> str:
         """Return a table of the limits, for notebooks."""
         rows = [(limit.text, limit.origin) for limit in self.strictest if not limit.is_open]
         for fixed in self.proportions:
-            ratios = " : ".join(f"{name} {share_text(r)}" for name, r in fixed.ratios.items())
-            rows.append((ratios, fixed.source))
-        rows += [(self.radius.text, RADIUS)] if self.radius else []
-        rails = self.guardrails
-        if rails is not None:
-            default = {} if rails.margin is None else {"every other loss": rails.margin}
-            margins = {**rails.targets, **default}
-            worse = [
-                f"{name} at most {m} worse than {rails.reference}" for name, m in margins.items()
-            ]
-            worse += ["experts do not collapse"] * rails.experts
-            rows += [(line, GUARDRAILS) for line in worse]
-            rows += [(f"{name}: floor {bound:g}", FLOORS) for name, bound in rails.floors.items()]
+            ratios = [f"{name} {share_text(ratio)}" for name, ratio in fixed.ratios.items()]
+            rows.append((" : ".join(ratios), fixed.source))
+        rows += [(limit.describe(), limit.source) for limit in self.convex]
+        if self.guardrails is not None:
+            rows += self.guardrails.described
         return html_table(("limit", "field"), rows)
 
     def _bounds(self, *, is_floor: bool) -> Array:
@@ -281,38 +281,42 @@ class Constraints:
         bounds_D.flags.writeable = False
         return bounds_D
 
-    def _within(self, radius: Radius | None) -> ConvexSet:
-        """Return the mixtures within bounds, groups, proportions and a radius."""
+    def _feasible_set(self, convex: tuple[ConvexLimit, ...]) -> FeasibleSet:
+        """Return the mixtures within bounds, groups, proportions and convex limits."""
         rows: list[Array] = []
         lows: list[float] = []
         highs: list[float] = []
         for members, low, high in self.groups.values():
             rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
-            lows, highs = [*lows, low], [*highs, high]
+            lows.append(low)
+            highs.append(high)
         for fixed in self.proportions:
-            ratio_rows_RD = fixed.rows(self.domains)
-            rows += [*ratio_rows_RD]
-            zeros = [0.0] * len(ratio_rows_RD)
-            lows, highs = [*lows, *zeros], [*highs, *zeros]
-        rows_GD = np.array(rows).reshape(-1, len(self.domains))
-        base = CappedSimplex(self.lower_D, self.upper_D)
-        upper_R = np.array([*highs, *(-low for low in lows)])
-        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), upper_R, radius)
+            for row_D in fixed.rows(self.domains):
+                rows.append(row_D)
+                lows.append(0.0)
+                highs.append(0.0)
+        rows_RD = np.array(rows).reshape(-1, len(self.domains))
+        return FeasibleSet(
+            CappedSimplex(self.lower_D, self.upper_D),
+            rows_RD=np.vstack([rows_RD, -rows_RD]),
+            upper_R=np.array([*highs, *(-low for low in lows)]),
+            convex=convex,
+        )
 
     def _check_feasible(self) -> None:
         """Raise an error that names a minimal conflict if no mixture meets all limits."""
-        limits = [limit for limit in self.linear if not limit.is_open]
-        system = LimitSystem(self.domains, limits, self.radius)
-        system.limits.sort(key=lambda limit: (limit.group is not None, limit.is_floor))
         crossed = (self.lower_D > self.upper_D + SLACK).any()
-        is_simple = not (self.groups or self.radius or crossed)
+        is_simple = not (self.groups or self.convex or crossed)
         leaves_room = self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
-        if not (is_simple and leaves_room) and not system.is_possible:
-            raise InfeasibleError(system.smallest().explain(system))
+        if not (is_simple and leaves_room):
+            limits = [limit for limit in self.linear if not limit.is_open]
+            conflict = conflict_message(self.domains, limits, self.convex)
+            if conflict is not None:
+                raise InfeasibleError(conflict)
         if not self.proportions:
             return
         try:
-            self._within(self.radius)
+            self._feasible_set(self.convex)
         except InfeasibleError as error:
             fields = ", ".join(fixed.source for fixed in self.proportions)
             raise InfeasibleError(
@@ -323,17 +327,20 @@ class Constraints:
 
 def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
     """Return the limits on predictions: guardrails, floors, or both; None: neither."""
-    rails, floors = config.guardrails, config.floors
+    rails = config.guardrails
+    floors = config.floors
     if rails is None:
         return Guardrails("natural", floors=floors) if floors else None
-    has_experts, reference, margin = rails.experts is not None, rails.reference, rails.margin
+    has_experts = rails.experts is not None
+    reference = rails.reference
     if isinstance(reference, str):
-        return Guardrails(reference, margin, rails.targets, has_experts, base, floors)
+        return Guardrails(reference, rails.margin, rails.targets, has_experts, base, floors)
     for name in rails.targets:
         if name not in reference:
             near = did_you_mean(name, tuple(reference))
             raise ConfigError(f"{GUARDRAILS}.targets: the reference has no {name!r}{near}")
-    targets = {name: rails.targets.get(name, margin or 0.0) for name in reference}
+    margin = rails.margin or 0.0
+    targets = {name: rails.targets.get(name, margin) for name in reference}
     return Guardrails(BASE, None, targets, has_experts, reference, floors)
 
 
@@ -386,10 +393,15 @@ def _check_order(source: str, low: float, high: float) -> None:
         raise ConfigError(f"{source}: the minimum {low:g} is above the maximum {high:g}")
 
 
-def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius | None:
-    radius = config.radius
-    if radius is None:
-        return None
+def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
+    """Yield the radius and the convex limits of plug-ins."""
+    if config.radius is not None:
+        yield _radius(config.radius, inventory)
+    for name, options in (config.convex or {}).items():
+        yield named_limit(name, options, Mixture.natural(inventory))
+
+
+def _radius(radius: RadiusConfig, inventory: Mapping[str, int]) -> Radius:
     domains = tuple(inventory)
     if radius.reference == "natural":
         reference = Mixture.natural(inventory)
@@ -403,6 +415,6 @@ def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius |
                 f"constraints.radius.reference: {error}; use natural, uniform, or a file of weights"
             ) from error
     if radius.kl is not None:
-        return Radius(reference, radius.reference, "kl", radius.kl)
+        return KLRadius(reference, radius.reference, radius.kl)
     assert radius.tv is not None
-    return Radius(reference, radius.reference, "tv", radius.tv)
+    return TotalVariationRadius(reference, radius.reference, radius.tv)

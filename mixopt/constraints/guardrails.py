@@ -10,12 +10,13 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
 
-from mixopt.constraints.limits import up
+from mixopt.constraints.limits import BROKEN, up
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.system import Array, BoolArray, one_value
@@ -26,7 +27,6 @@ SOURCE = "constraints.guardrails"
 FLOORS = "constraints.floors"
 FLOOR = "the floor"
 NOISE: Literal["noise"] = "noise"  # a margin: the variation from a run's seed and its questions
-MISSED = 1e-7  # tolerance of a guardrail
 NEAR = 1e-4  # fraction of its margin within which a guardrail is active
 MIN_MARGIN = 1e-5  # lower bound of that distance, in the unit of the losses; a search keeps room
 
@@ -46,6 +46,8 @@ class Guardrails:
             None: not measured yet.
         floors: Worst allowed values by evaluation domain or glob; for a loss, the maximum.
         noise: Value of `noise` by evaluation domain; empty before there are trials.
+        objective: The objective whose G losses are guarded (`on`); None: not known yet.
+        reference_D: Weights of the reference mixture, shape (D,); None: not known yet.
     """
 
     reference: Reference
@@ -55,12 +57,49 @@ class Guardrails:
     base: Mapping[str, float] | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, float] = field(default_factory=dict)
+    objective: Objective | None = None
+    reference_D: Array | None = field(default=None, compare=False)
+
+    def on(self, objective: Objective, reference_D: Array) -> Self:
+        """Return the guardrails on the losses of an objective.
+
+        Raises:
+            ConfigError: A loss of the reference checkpoint is unknown.
+        """
+        margins = self.margins(objective.evaluation)
+        for name in margins if self.reference == BASE else ():
+            if name not in (self.base or {}):
+                raise ConfigError(
+                    f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is"
+                    " unknown; a sweep with proxy: {name: continued} measures it"
+                )
+        return replace(self, objective=objective, reference_D=reference_D)
 
     @property
     def sources(self) -> list[str]:
         """The fields that set a guardrail or a floor."""
         is_guarded = self.margin is not None or bool(self.targets) or self.experts
-        return [SOURCE] * is_guarded + [FLOORS] * bool(self.floors)
+        sources: list[str] = []
+        if is_guarded:
+            sources.append(SOURCE)
+        if self.floors:
+            sources.append(FLOORS)
+        return sources
+
+    @property
+    def described(self) -> list[tuple[str, str]]:
+        """Each limit in a few words, and its field."""
+        margins = dict(self.targets)
+        if self.margin is not None:
+            margins["every other loss"] = self.margin
+        lines: list[tuple[str, str]] = []
+        for name, margin in margins.items():
+            lines.append((f"{name} at most {margin} worse than {self.reference}", SOURCE))
+        if self.experts:
+            lines.append(("experts do not collapse", SOURCE))
+        for name, bound in self.floors.items():
+            lines.append((f"{name}: floor {bound:g}", FLOORS))
+        return lines
 
     @property
     def mixture(self) -> str:
@@ -72,12 +111,14 @@ class Guardrails:
         is_given = self.reference == BASE and set(self.targets) == set(self.base or {})
         place = f"{SOURCE}.{'reference' if is_given else 'targets'}"
         targets = one_value(self.targets, evaluation, place, "evaluation domain")
-        margins = {name: targets.get(name, self.margin) for name in evaluation}
-        stated = {name: margin for name, margin in margins.items() if margin is not None}
-        return {
-            name: self.noise.get(name, 0.0) if margin == NOISE else float(margin)
-            for name, margin in stated.items()
-        }
+        margins: dict[str, float] = {}
+        for name in evaluation:
+            margin = targets.get(name, self.margin)
+            if margin == NOISE:
+                margins[name] = self.noise.get(name, 0.0)
+            elif margin is not None:
+                margins[name] = float(margin)
+        return margins
 
     @property
     def has_noise(self) -> bool:
@@ -88,68 +129,45 @@ class Guardrails:
         """Return the floor of each evaluation domain that has one, in the order of `evaluation`."""
         return one_value(self.floors, evaluation, FLOORS, "evaluation domain")
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The guarded losses, then those with floors."""
+        return (*self._margins, *self._floors)
 
-@dataclass(frozen=True, eq=False)
-class Guards:
-    """Guardrails on G predicted losses of a regressor.
+    @cached_property
+    def columns(self) -> list[int]:
+        """The positions of the guarded losses among those of the objective."""
+        return [self._objective.evaluation.index(name) for name in self.names]
 
-    Attributes:
-        names: The guarded losses; floors come last.
-        columns: Their positions among the regressor's losses.
-        signs_G: 1 if lower is better, -1 if higher is better, shape (G,).
-        margins_G: Allowed excess of each loss, in its unit, shape (G,).
-        reference_D: The reference mixture, shape (D,).
-        reference: Name of the reference mixture, or `base` for a checkpoint.
-        fixed_G: Reference values that are not predictions: a checkpoint's losses, and floors;
-            nan elsewhere, shape (G,).
-        floors_G: Whether each is a floor, shape (G,).
-    """
+    @cached_property
+    def signs_G(self) -> Array:
+        """1 if lower is better, -1 if higher is better."""
+        return self._objective.signs[self.columns]
 
-    names: tuple[str, ...]
-    columns: list[int]
-    signs_G: Array
-    margins_G: Array
-    reference_D: Array
-    reference: str
-    fixed_G: Array
-    floors_G: BoolArray
+    @cached_property
+    def margins_G(self) -> Array:
+        """The allowed excess of each loss, in its unit."""
+        return np.array([*self._margins.values(), *[0.0] * len(self._floors)])
 
-    @classmethod
-    def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Self:
-        """Return guardrails on the losses of an objective.
+    @cached_property
+    def fixed_G(self) -> Array:
+        """A checkpoint's losses, and floors; nan where the reference is predicted."""
+        fixed = [np.nan] * len(self._margins)
+        if self.reference == BASE:
+            base = self.base or {}
+            fixed = [base[name] for name in self._margins]
+        return np.array([*fixed, *self._floors.values()])
 
-        Raises:
-            ConfigError: A loss of the reference checkpoint is unknown.
-        """
-        margins = rails.margins(objective.evaluation)
-        floors = rails.floors_of(objective.evaluation)
-        fixed = [np.nan] * len(margins)
-        if rails.reference == BASE:
-            base = rails.base or {}
-            for name in margins:
-                if name not in base:
-                    raise ConfigError(
-                        f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is"
-                        " unknown; a sweep with proxy: {name: continued} measures it"
-                    )
-            fixed = [base[name] for name in margins]
-        names = (*margins, *floors)
-        columns = [objective.evaluation.index(name) for name in names]
-        return cls(
-            names,
-            columns,
-            objective.signs[columns],
-            np.array([*margins.values(), *[0.0] * len(floors)]),
-            reference_D,
-            rails.reference,
-            np.array([*fixed, *floors.values()]),
-            np.arange(len(names)) >= len(margins),
-        )
+    @cached_property
+    def floors_G(self) -> BoolArray:
+        """Whether each is a floor."""
+        return np.arange(len(self.names)) >= len(self._margins)
 
     def compared(self, predict: Callable[[Array], Array]) -> Array:
         """Return the reference value of each guarded loss, shape (G,)."""
         if not np.isnan(self.fixed_G).any():
             return self.fixed_G
+        assert self.reference_D is not None
         reference_G = predict(self.reference_D[None])[0][self.columns]
         return np.where(np.isnan(self.fixed_G), reference_G, self.fixed_G)
 
@@ -161,29 +179,11 @@ class Guards:
     def binding(self, excess_G: Array) -> list[str]:
         """Name the active guardrails: `loss of law <= that of natural + 0.01 (constraints...)`."""
         near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, MIN_MARGIN)
-        lines = []
-        for g in np.flatnonzero(near_G).tolist():
-            name, margin, is_loss = self.names[g], self.margins_G[g], self.signs_G[g] > 0
-            sign = "<=" if is_loss else ">="
-            if self.floors_G[g]:
-                lines.append(f"{name} {sign} {self.fixed_G[g]:g} ({FLOORS})")
-                continue
-            offset = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
-            label = f"loss of {name}" if is_loss else name
-            lines.append(f"{label} {sign} that of {self.reference}{offset} ({SOURCE})")
-        return lines
+        return [self._text(g) for g in np.flatnonzero(near_G).tolist()]
 
     def refusals(self, excess_G: Array) -> list[str]:
         """Return one line for each guardrail that a mixture violates, with the amount."""
-        return [
-            f"{self.names[g]}: predicted to be {self._level(g, excess_G)};"
-            f" {FLOORS} requires {self._limit(g)}"
-            if self.floors_G[g]
-            else f"{self.names[g]}: predicted to be {self.margins_G[g] + excess_G[g]:.4g} worse"
-            f" than with {self.reference}; {SOURCE} allows {self.margins_G[g]:g}; allow"
-            f" targets: {{{self._sufficient_target(g, excess_G[g])}}}"
-            for g in np.flatnonzero(excess_G > MISSED).tolist()
-        ]
+        return [self._refusal(g, excess_G) for g in np.flatnonzero(excess_G > BROKEN).tolist()]
 
     def conflict(self, excess_G: Array, limits: Sequence[str]) -> str:
         """Return the message that no allowed mixture satisfies the guardrails, with a fix.
@@ -193,7 +193,7 @@ class Guards:
             limits: Limits that are active there.
         """
         within = f", within {'; '.join(limits)}" if limits else ""
-        broken = np.flatnonzero(excess_G > MISSED).tolist()
+        broken = np.flatnonzero(excess_G > BROKEN).tolist()
         low = [g for g in broken if self.floors_G[g]]
         if low:
             floors = ", ".join(f"{self.names[g]} {self._limit(g)}" for g in low)
@@ -209,6 +209,46 @@ class Guards:
             f"no mixture was found that satisfies {SOURCE} ({allowed} worse than "
             f"{self.reference}): the nearest is predicted to be worse by {worse}{within}; allow "
             f"targets: {{{sufficient}}}, or widen the other limits"
+        )
+
+    @cached_property
+    def _objective(self) -> Objective:
+        assert self.objective is not None, "guardrails apply to an objective: call `on`"
+        return self.objective
+
+    @cached_property
+    def _margins(self) -> dict[str, float]:
+        return self.margins(self._objective.evaluation)
+
+    @cached_property
+    def _floors(self) -> dict[str, float]:
+        return self.floors_of(self._objective.evaluation)
+
+    def _text(self, place: int) -> str:
+        """Return a guardrail in a few words, with its field."""
+        name = self.names[place]
+        is_loss = self.signs_G[place] > 0
+        sign = "<=" if is_loss else ">="
+        if self.floors_G[place]:
+            return f"{name} {sign} {self.fixed_G[place]:g} ({FLOORS})"
+        margin = self.margins_G[place]
+        offset = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
+        label = f"loss of {name}" if is_loss else name
+        return f"{label} {sign} that of {self.reference}{offset} ({SOURCE})"
+
+    def _refusal(self, place: int, excess_G: Array) -> str:
+        """Return by how much a guardrail is violated, and what would allow it."""
+        name = self.names[place]
+        if self.floors_G[place]:
+            return (
+                f"{name}: predicted to be {self._level(place, excess_G)};"
+                f" {FLOORS} requires {self._limit(place)}"
+            )
+        margin = self.margins_G[place]
+        return (
+            f"{name}: predicted to be {margin + excess_G[place]:.4g} worse"
+            f" than with {self.reference}; {SOURCE} allows {margin:g}; allow"
+            f" targets: {{{self._sufficient_target(place, excess_G[place])}}}"
         )
 
     def _sufficient_target(self, place: int, excess: float) -> str:

@@ -1,29 +1,24 @@
-"""Limits on mixtures: of domains and groups, fixed ratios, and a radius around a mixture.
+"""Linear limits on mixtures: of domains, of groups, and fixed ratios.
 
 A limit derived from a setting (max_epochs: 4) is `setting x rate`, so that a message can give the
 setting that would allow a weight. Numbers in messages are rounded to the safe side.
 
-Total variation, half the sum of absolute differences, is the share of the tokens that change
-domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on the factor by which a domain
-grows: a rare domain cannot become common, and a domain absent from the reference stays absent.
-
-Shapes: N mixtures, D domains, R rows.
+Shapes: D domains, R rows.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, short_count
 
-TOLERANCE = 1e-6  # of a limit
+# A limit is broken if it is exceeded by more than this: a share of the tokens for limits on
+# weights, nats for a divergence, the unit of the losses for guardrails.
+BROKEN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class LinearLimit:
     def violation(self, weights: Mapping[str, float]) -> str | None:
         """Return why a mixture is not allowed, with a fix; None: it is allowed."""
         share = self.share(weights)
-        if self.sign * (share - self.value) <= TOLERANCE:
+        if self.sign * (share - self.value) <= BROKEN:
             return None
         kind, unit = ("domain", "weight") if self.group is None else ("group", "share")
         subject = f"{kind} {self.group or self.domains[0]!r}: a {unit} of {share:.4g}"
@@ -202,93 +197,9 @@ class Proportions:
         """Return why a mixture is not allowed; None: it has these ratios."""
         total = sum(weights[name] for name in self.ratios)
         for name, ratio in self.ratios.items():
-            if abs(weights[name] - ratio * total) > TOLERANCE:
+            if abs(weights[name] - ratio * total) > BROKEN:
                 return (
                     f"domain {name!r}: a weight of {weights[name]:.4g} violates the ratios of"
                     f" {self.source}: {down(ratio * total)} of its set's {total:.4g}."
                 )
         return None
-
-
-NEAR = 2e-3  # relative distance from its size within which a radius is active
-MISSED = 1e-6  # allowed relative error of the least value
-MIN_WEIGHT = 1e-12  # weight at which slopes are clipped: they are unbounded at 0
-RADIUS = "constraints.radius"
-WORDS = {"kl": "KL divergence", "tv": "total variation"}
-
-
-@dataclass(frozen=True)
-class Radius:
-    """The maximum distance of a mixture from a reference.
-
-    Attributes:
-        reference: The reference mixture.
-        name: Name of the reference in messages.
-        kind: KL divergence, or total variation, which solvers make linear.
-        size: Maximum distance.
-    """
-
-    reference: Mixture
-    name: str
-    kind: Literal["kl", "tv"]
-    size: float
-
-    @cached_property
-    def center_D(self) -> Array:
-        """The weights of the reference, shape (D,)."""
-        return self.reference.array
-
-    @property
-    def text(self) -> str:
-        """The limit in short."""
-        return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
-
-    def value(self, weights_ND: ArrayLike) -> Array:
-        """Return the distance of each mixture from the reference, shape (N,)."""
-        weights = np.asarray(weights_ND, float)
-        if self.kind == "tv":
-            return total_variation(weights, self.center_D)
-        weights = np.maximum(weights, 0.0)
-        ratio_ND = np.where(weights > 0, weights, 1.0) / self._safe_D
-        terms_ND = weights * np.where(weights > 0, np.log(ratio_ND), 0.0)
-        outside_N = (weights[:, self.center_D == 0] > MIN_WEIGHT).any(axis=1)
-        return np.where(outside_N, np.inf, terms_ND.sum(axis=1))
-
-    def slope(self, weights_D: Array) -> Array:
-        """Return the gradient of the divergence at a mixture, shape (D,)."""
-        slope_D = np.log(np.maximum(weights_D, MIN_WEIGHT) / self._safe_D) + 1.0
-        return np.where(self.center_D > 0, slope_D, 0.0)
-
-    def within(self, upper_D: Array) -> Array:
-        """Return upper bounds; a divergence sets domains absent from the reference to 0."""
-        return np.where(self.center_D > 0, upper_D, 0.0) if self.kind == "kl" else upper_D
-
-    def allows(self, weights_D: Array) -> bool:
-        """Return whether a nearest mixture is within the size, to the accuracy of the solver."""
-        return bool(self._distance(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5)
-
-    def binds(self, weights_D: Array) -> bool:
-        """Return whether the limit is active at a mixture."""
-        return abs(self._distance(weights_D) - self.size) <= NEAR * self.size
-
-    def enough(self, weights_D: Array) -> str:
-        """Return the setting that allows a mixture, as text."""
-        return f"radius.{self.kind}: {up(self._distance(weights_D))}"
-
-    def violation(self, weights_D: Array) -> str | None:
-        """Return why a mixture is not allowed, with a fix; None: it is allowed."""
-        value = self._distance(weights_D)
-        if value <= self.size + TOLERANCE:
-            return None
-        allow = f", or allow {self.kind}: {up(value)}" if np.isfinite(value) else ""
-        return (
-            f"the mixture is {value:.4g} ({WORDS[self.kind]}) from {self.name}; "
-            f"{RADIUS}.{self.kind} is {self.size:g}. Move it closer{allow}."
-        )
-
-    def _distance(self, weights_D: Array) -> float:
-        return float(self.value(weights_D[None])[0])
-
-    @property
-    def _safe_D(self) -> Array:
-        return np.where(self.center_D > 0, self.center_D, 1.0)

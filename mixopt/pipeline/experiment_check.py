@@ -336,7 +336,7 @@ def _as_far_as_known(
     limits, design, inventory = config.constraints, config.design, sizes.inventory
     if inventory is None:
         is_sized = limits.radius is not None and limits.radius.reference == "natural"
-        unknown = ["max_epochs", *["radius"] * is_sized]
+        unknown = ["max_epochs", "convex", *["radius"] * is_sized]
         limits = limits.model_copy(update=dict.fromkeys(unknown))
         design = design.model_copy(update={"max_usage": None})
         inventory = dict.fromkeys(config.corpus.domains, 1)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.constraints import MISSED, Constraints, floor
+from mixopt.constraints import BROKEN, Constraints, floor
 from mixopt.difference import Difference, unit_text
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, Fit, Predictor, objective_noise
@@ -269,13 +269,13 @@ def _check_same_fit(request: ProposalRequest) -> None:
 def _check_guardrails(problem: Problem, result: SearchResult, constraints: Constraints) -> None:
     """Raise InfeasibleError if the search found no mixture that keeps the guardrails."""
     avoided = problem.avoided
-    if avoided is not None and avoided.excess(result.weights_D[None])[0] > MISSED:
+    if avoided is not None and avoided.excess(result.weights_D[None])[0] > BROKEN:
         raise InfeasibleError(
             "every allowed mixture that was found is closest to one of the "
             f"{len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits, "
             f"or leave {EXPERTS} out"
         )
-    if problem.guards is None or (problem.excess(result.weights_D[None]) <= MISSED).all():
+    if problem.guards is None or (problem.excess(result.weights_D[None]) <= BROKEN).all():
         return
     nearest_D = result.weights_D
     if problem.has_gradient:

@@ -21,7 +21,7 @@ from mixopt.config import (
     read_inventory,
     token_count,
 )
-from mixopt.constraints import Constraints, Guards
+from mixopt.constraints import Constraints, Guardrails
 from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
@@ -188,12 +188,12 @@ class ProposalRequest:
         rails, evaluation = self.constraints.guardrails, self.objective.evaluation
         return [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
 
-    def guards(self, objective: Objective) -> Guards | None:
+    def guards(self, objective: Objective) -> Guardrails | None:
         """Return the guardrails on the losses of an objective; None without guardrails."""
         rails = self.constraints.guardrails
         if rails is None or not self._guarded:
             return None
-        return Guards.on(objective, rails, self.compared[rails.mixture].array)
+        return rails.on(objective, self.compared[rails.mixture].array)
 
 
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:

@@ -27,7 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mixopt.constraints import Allowed, ConvexSet
+from mixopt.constraints import FeasibleSet
 from mixopt.errors import DesignError
 from mixopt.fitting import (
     Abilities,
@@ -278,7 +278,12 @@ def choose_batch(
 
 
 def draw_candidates(
-    surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, minimum: float = 0.0, seed: int = 0
+    surrogate: Surrogate,
+    allowed: FeasibleSet,
+    natural_D: Array,
+    *,
+    minimum: float = 0.0,
+    seed: int = 0,
 ) -> Array:
     """Draw distinct allowed candidates."""
     rng = np.random.default_rng([seed, 3])
@@ -301,7 +306,7 @@ def draw_candidates(
 
 
 def best_candidate(
-    surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, seed: int = 0
+    surrogate: Surrogate, allowed: FeasibleSet, natural_D: Array, *, seed: int = 0
 ) -> Array:
     """Return the mixture with the best prediction, shape (D,)."""
     problem = Problem(
@@ -350,8 +355,8 @@ def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
     return scaled
 
 
-def _cleaned(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
-    is_slow = isinstance(allowed, ConvexSet) and len(allowed.lower_D) > MAX_PROJECTED
+def _cleaned(weights_KD: Array, allowed: FeasibleSet, minimum: float) -> Array:
+    is_slow = not allowed.has_only_bounds and len(allowed.lower_D) > MAX_PROJECTED
     near_KD = allowed.inside(weights_KD) if is_slow else allowed.project(weights_KD)
     return _distinct(_without_crumbs(near_KD, allowed, minimum))
 
@@ -362,7 +367,7 @@ def _distinct(weights_KD: Array) -> Array:
     return weights_KD[np.sort(first)]
 
 
-def _without_crumbs(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
+def _without_crumbs(weights_KD: Array, allowed: FeasibleSet, minimum: float) -> Array:
     """Set weights below the minimum to 0 if the rescaled mixture stays within the limits."""
     cleaned_KD = np.where(weights_KD < minimum, 0.0, weights_KD)
     cleaned_KD = cleaned_KD / np.maximum(cleaned_KD.sum(axis=1, keepdims=True), 1e-12)

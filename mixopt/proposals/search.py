@@ -27,15 +27,7 @@ from typing import Self
 
 import numpy as np
 
-from mixopt.constraints import (
-    MISSED,
-    Allowed,
-    CappedSimplex,
-    DifferentiableFunction,
-    Guards,
-    limits_of,
-    minimize_slsqp,
-)
+from mixopt.constraints import BROKEN, DifferentiableFunction, FeasibleSet, Guardrails
 from mixopt.fitting import Predictor, predict_losses, select_targets, supports
 from mixopt.objective import Objective
 from mixopt.proposals.request import Avoided, ProposalRequest
@@ -66,10 +58,10 @@ class Problem:
 
     regressor: Predictor
     objective: Objective
-    allowed: Allowed
+    allowed: FeasibleSet
     natural_D: Array
     known_ND: Array
-    guards: Guards | None = None
+    guards: Guardrails | None = None
     avoided: Avoided | None = None
     samples: int = 4_000
     average: int = 64
@@ -135,7 +127,7 @@ class Problem:
             broken_NG = self.guards.excess(losses_NM, self.compared_G)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
         values_N = self.objective.value(losses_NM)
-        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), values_N)
+        return np.where(excess_N > BROKEN, FAR * (1.0 + excess_N), values_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,9 +315,9 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     if len(pieces_PM) > 1:
         below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
         return _least_above(below, start_D, problem, guards, accuracy=accuracy)
-    if len(start_D) > MAX_SLSQP_DOMAINS and not guards and isinstance(allowed, CappedSimplex):
+    if len(start_D) > MAX_SLSQP_DOMAINS and not guards and allowed.has_only_bounds:
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
-    return minimize_slsqp(pieces, start_D, *limits_of(allowed), guards, accuracy=accuracy)
+    return allowed.minimize(pieces, start_D, guards, accuracy=accuracy)
 
 
 def _least_above(
@@ -346,8 +338,7 @@ def _least_above(
         lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:]
     )
     start_X = np.append(start_D, -below.values(start_D).min())
-    limits = limits_of(problem.allowed)
-    end_X = minimize_slsqp(top, start_X, *limits, [above, *guards], accuracy=accuracy)
+    end_X = problem.allowed.minimize(top, start_X, [above, *guards], accuracy=accuracy)
     return end_X[:domains]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mixopt.constraints import Guards
+from mixopt.constraints import Radius
 from mixopt.difference import SHOWN, unit_text
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
@@ -128,16 +128,22 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         # Without an inventory there are no epochs, whatever the length.
         "target_tokens": question.search.target_tokens if inventory else None,
         "max_epochs": [epochs.get(name) for name in domains],
-        "radius": None
-        if (radius := limits.radius) is None
-        else {
-            "kind": radius.kind,
-            "size": radius.size,
-            "reference": radius.name,
-            "weights": radius.reference.over(domains).array,
-        },
+        "radius": _radius(question),
         "guardrails": _guardrails(question),
     }
+
+
+def _radius(question: ProposalRequest) -> dict[str, Any] | None:
+    """Return the radius around a mixture, or None."""
+    for limit in question.constraints.convex:
+        if isinstance(limit, Radius):
+            return {
+                "kind": limit.kind,
+                "size": limit.upper,
+                "reference": limit.name,
+                "weights": limit.reference.over(question.fit.domains).array,
+            }
+    return None
 
 
 def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
@@ -146,7 +152,7 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     if limits is None:
         return None
     reference = question.compared[limits.mixture].array
-    guards = Guards.on(fit.objective, limits, reference)
+    guards = limits.on(fit.objective, reference)
     return {
         "reference": guards.reference,
         "weights": guards.reference_D,

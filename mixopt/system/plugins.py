@@ -1,6 +1,6 @@
-"""Find proxies, regressors, estimators, models, executors and exporters by name.
+"""Find proxies, regressors, estimators, models, executors, exporters and constraints by name.
 
-A plug-in is a class (an exporter an `ExportTool`) behind an entry point in one of six groups;
+A plug-in is a class (an exporter an `ExportTool`) behind an entry point in one of seven groups;
 `package.module:Name` works in place of a name. Importing a path executes code: paths are accepted
 from the user, and from a run directory only with the user's trust (`check_trusted`).
 """
@@ -16,11 +16,13 @@ from typing import Any, Literal
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 from mixopt.system.files import PlainMapping
 
-PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
+PluginKind = Literal[
+    "proxy", "regressor", "estimator", "model", "executor", "exporter", "constraint"
+]
 Trust = bool | Collection[str]
 # Required methods of plug-ins; full interfaces: mixopt.sweeps.proxy, mixopt.fitting.regressor,
 # mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract,
-# mixopt.integrations.weight_units.
+# mixopt.integrations.weight_units, mixopt.constraints.convex_limits.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
     "proxy": ("group_size", "train"),
     "regressor": ("fit", "predict"),
@@ -28,6 +30,7 @@ METHODS: dict[PluginKind, tuple[str, ...]] = {
     "model": ("forward",),
     "executor": ("start", "states", "cancel", "close"),
     "exporter": ("write",),
+    "constraint": ("value", "gradient", "describe"),
 }
 NEED_TORCH: tuple[PluginKind, ...] = ("proxy", "model")
 

@@ -39,7 +39,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.config import AnnealsConfig, DesignConfig
-from mixopt.constraints import Allowed, CappedSimplex, Constraints, cap
+from mixopt.constraints import CappedSimplex, Constraints, FeasibleSet, cap
 from mixopt.errors import ConfigError, DesignError, InfeasibleError, MixtureError
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import (
@@ -266,7 +266,7 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
 def _axial(
     config: DesignConfig,
     natural: Mixture,
-    allowed: Allowed,
+    allowed: FeasibleSet,
     existing: Sequence[Array],
     unknown: Sequence[str],
     say: Say,
@@ -305,7 +305,7 @@ SAME_MIXTURE = 1e-5  # L1 distance below which two rows count as one mixture
 
 
 def draw_mixtures(
-    natural_D: Array, allowed: Allowed, *, draws: int, rng: np.random.Generator
+    natural_D: Array, allowed: FeasibleSet, *, draws: int, rng: np.random.Generator
 ) -> tuple[Array, int]:
     """Draw distinct mixtures by steps 2 to 6 above; also return the number of allowed draws."""
     tempered_D = natural_D ** (1.0 / TEMPERATURE)
@@ -350,7 +350,7 @@ def _distinct(weights_RD: Array) -> Array:
     return sorted_RD[distinct]
 
 
-def sobol_mixtures(allowed: Allowed, count: int, *, rng: np.random.Generator) -> Array:
+def sobol_mixtures(allowed: FeasibleSet, count: int, *, rng: np.random.Generator) -> Array:
     """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D)."""
     if allowed.dimensions == 0:
         return np.tile(allowed.project(allowed.lower_D), (count, 1))
@@ -367,7 +367,7 @@ def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Arra
     return points
 
 
-def _without_crumbs(weights_D: Array, allowed: Allowed) -> Array:
+def _without_crumbs(weights_D: Array, allowed: FeasibleSet) -> Array:
     """Set weights below the minimum to 0, and give their share to the others within the bounds."""
     is_small_D = (weights_D < MIN_WEIGHT) & (weights_D > 0) & (allowed.lower_D == 0)
     upper_D = np.where(is_small_D, 0.0, allowed.upper_D)
@@ -384,7 +384,7 @@ MIN_CENTER = 1e-12  # minimum share of the centre, so that every domain can be s
 
 def axial_mixtures(
     center_D: Array,
-    allowed: Allowed,
+    allowed: FeasibleSet,
     share: float,
     *,
     existing: Sequence[Array] = (),
@@ -411,7 +411,9 @@ def axial_mixtures(
     return np.array(chosen).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
 
 
-def _filled(targets_PD: Array, center_D: Array, allowed: Allowed, is_axis_PD: BoolArray) -> Array:
+def _filled(
+    targets_PD: Array, center_D: Array, allowed: FeasibleSet, is_axis_PD: BoolArray
+) -> Array:
     """Give each mixture's own domain its share as far as allowed; scale the centre for the rest."""
     lower_D, upper_D = allowed.lower_D, allowed.upper_D
     # The others stay between their floors and caps.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mixopt.config import Stage
-from mixopt.constraints import Constraints, LinearLimit, Proportions, Radius, cap
+from mixopt.constraints import Constraints, LinearLimit, Proportions, TotalVariationRadius, cap
 from mixopt.mixture import Mixture, branches_of
 
 SOURCE = "design.stages"
@@ -30,7 +30,8 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
         InfeasibleError: No allowed mixture has the frozen part.
     """
     if stage == "all":
-        return replace(allowed, radius=Radius(reference, "what was found", "tv", STAGE_RADIUS))
+        around = TotalVariationRadius(reference, "what was found", STAGE_RADIUS)
+        return replace(allowed, convex=(around,))
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))

@@ -5,7 +5,7 @@ import pytest
 from refusals import refuses
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints import Constraints, Guards
+from mixopt.constraints import Constraints, Guardrails
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.objective import Objective
 from mixopt.trials import Trials
@@ -15,13 +15,13 @@ OBJECTIVE = Objective(EVALUATION, "target", {"code": 1.0}, higher=("score",))
 BASE = {"code": 2.0, "law": 1.0, "score": 0.5}
 
 
-def guards(base=None, **fields) -> Guards:
+def guards(base=None, **fields) -> Guardrails:
     config = ConstraintsConfig.model_validate(fields)
     rails = Constraints.from_config(config, {"a": 1, "b": 1}, base=base).guardrails
-    return Guards.on(OBJECTIVE, rails, np.full(2, 0.5))
+    return rails.on(OBJECTIVE, np.full(2, 0.5))
 
 
-def within(margin=None, reference="uniform", base=None, **targets) -> Guards:
+def within(margin=None, reference="uniform", base=None, **targets) -> Guardrails:
     rails = {"reference": reference, "margin": margin, "targets": targets}
     return guards(base, guardrails=rails)
 

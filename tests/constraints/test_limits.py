@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 from refusals import refusal, refuses
 
 from mixopt.config import ConstraintsConfig, read_constraints
-from mixopt.constraints import Constraints, cap, floor
-from mixopt.constraints.limits import Radius, down, up
+from mixopt.constraints import Constraints, KLRadius, cap, floor
+from mixopt.constraints.limits import down, up
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture, Phases, total_variation
 
@@ -142,9 +142,9 @@ def test_a_radius_is_around_natural_uniform_or_a_file_and_infinite_where_that_ha
     references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
     references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
     for name, weights in references.items():
-        radius = limits(radius={"tv": 0.2, "reference": name}).radius
+        (radius,) = limits(radius={"tv": 0.2, "reference": name}).convex
         assert radius.center_D.tolist() == pytest.approx(weights)
-    around = Radius(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
+    around = KLRadius(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", 0.2)
     away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
     bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     assert away_N == pytest.approx([0.0, bent, 0.0, np.inf], abs=1e-9)

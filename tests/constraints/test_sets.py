@@ -8,14 +8,7 @@ from refusals import refuses
 from scipy.stats import ks_2samp, qmc
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints import (
-    CappedSimplex,
-    Constraints,
-    ConvexSet,
-    DifferentiableFunction,
-    limits_of,
-    minimize_slsqp,
-)
+from mixopt.constraints import CappedSimplex, Constraints, DifferentiableFunction, FeasibleSet
 from mixopt.errors import InfeasibleError
 from mixopt.mixture import Mixture, total_variation
 
@@ -33,7 +26,7 @@ SETS = {
 }
 
 
-def allowed(fields, inventory=INVENTORY) -> ConvexSet:
+def allowed(fields, inventory=INVENTORY) -> FeasibleSet:
     return Constraints.from_config(ConstraintsConfig(**fields), inventory).allowed
 
 
@@ -137,7 +130,7 @@ def test_what_is_outside_is_pulled_straight_to_the_middle_and_no_farther_than_it
     region = allowed(fields)
     points_ND = np.random.default_rng(3).dirichlet(np.full(4, 0.3), 50)
     outside_ND = points_ND[~region.contains(points_ND)]
-    start_ND, moved_ND = region.base.project(outside_ND), region.inside(outside_ND)
+    start_ND, moved_ND = region.bounds.project(outside_ND), region.inside(outside_ND)
     assert region.contains(moved_ND, tolerance=1e-9).all()
     for start_D, moved_D in zip(start_ND, moved_ND, strict=True):
         way_D, whole_D = moved_D - region.interior_point_D, start_D - region.interior_point_D
@@ -165,7 +158,7 @@ def test_all_maps_keep_to_random_groups_around_a_mixture(seed):
     sums_G = groups_GD @ inside_D
     least_G, most_G = sums_G * rng.random(2), sums_G + (1 - sums_G) * rng.random(2)
     rows_RD, upper_R = np.vstack([groups_GD, -groups_GD]), np.concatenate([most_G, -least_G])
-    region = ConvexSet(CappedSimplex.full(5), rows_RD, upper_R)
+    region = FeasibleSet(CappedSimplex.full(5), rows_RD, upper_R)
     points_ND = rng.dirichlet(np.full(5, 0.3), 8)
     for mapped_ND in (
         region.project(points_ND),
@@ -217,16 +210,16 @@ def bowl(bottom) -> DifferentiableFunction:
     ],
 )
 def test_a_descent_ends_at_the_lowest_allowed_mixture(fields, end):
-    rows, radius = limits_of(allowed(fields))
-    end_D = minimize_slsqp(bowl([0.2, 0.1, 0.0, 0.7]), NATURAL_D, rows, radius)
+    end_D = allowed(fields).minimize(bowl([0.2, 0.1, 0.0, 0.7]), NATURAL_D)
     np.testing.assert_allclose(end_D, end, atol=1e-4)
 
 
 def test_a_descent_keeps_conditions_and_a_divergence_and_stays_where_it_finds_nothing():
     above = DifferentiableFunction(lambda w: w[:1] - 0.3, lambda w: np.eye(4)[:1])
-    rows, radius = limits_of(allowed({"radius": {"kl": 0.1}}))
-    end_D = minimize_slsqp(bowl([0, 0, 0, 1.0]), NATURAL_D, rows, radius, [above])
+    region = allowed({"radius": {"kl": 0.1}})
+    (radius,) = region.convex
+    end_D = region.minimize(bowl([0, 0, 0, 1.0]), NATURAL_D, [above])
     assert end_D[0] >= 0.3 - 1e-6
     assert radius.value(end_D[None])[0] == pytest.approx(0.1, abs=1e-6)
     lost = DifferentiableFunction(lambda w: w[:1], lambda w: np.full((1, 4), np.nan))
-    assert minimize_slsqp(lost, NATURAL_D, rows).tolist() == NATURAL_D.tolist()
+    assert FeasibleSet.full(4).minimize(lost, NATURAL_D).tolist() == NATURAL_D.tolist()

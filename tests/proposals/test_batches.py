@@ -9,7 +9,7 @@ from made_fit import table
 from scipy.stats import norm
 
 from mixopt.config import FitConfig
-from mixopt.constraints import CappedSimplex
+from mixopt.constraints import FeasibleSet
 from mixopt.errors import DesignError
 from mixopt.fitting import fit_trials
 from mixopt.objective import Objective
@@ -93,7 +93,7 @@ def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proport
 
 
 def test_a_batch_is_new_distinct_and_within_the_limits_or_an_error():
-    surrogate, allowed = fitted(), CappedSimplex(np.zeros(3), np.array([0.9, 0.8, 0.5]))
+    surrogate, allowed = fitted(), FeasibleSet.within(np.zeros(3), np.array([0.9, 0.8, 0.5]))
     natural_D = np.array([0.6, 0.3, 0.1])
     candidates = draw_candidates(surrogate, allowed, natural_D, minimum=1e-3, seed=0)
     weights_BD = choose_batch(surrogate, candidates, 6, seed=0).weights_BD

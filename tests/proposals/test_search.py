@@ -12,8 +12,7 @@ from made_fit import fitted, table
 import mixopt
 from mixopt import Phases, Proposal
 from mixopt.config import ConstraintsConfig, ProposeConfig
-from mixopt.constraints import MISSED, CappedSimplex, Constraints, DifferentiableFunction, Guards
-from mixopt.constraints.guardrails import Guardrails
+from mixopt.constraints import BROKEN, Constraints, DifferentiableFunction, FeasibleSet, Guardrails
 from mixopt.errors import InfeasibleError, RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -67,7 +66,7 @@ def constraints(**fields) -> Constraints:
 def problem(regressor, allowed=None, names=("a",), worst=(), **fields) -> Problem:
     """Minimise the first loss, or the worst of some."""
     weights = dict.fromkeys(worst or names[:1], 1.0)
-    allowed = allowed or CappedSimplex.full(3)
+    allowed = allowed or FeasibleSet.full(3)
     domains = len(allowed.lower_D)
     natural_D = np.arange(domains, 0.0, -1) / np.arange(1, domains + 1).sum()
     objective = Objective(names, "worst" if worst else "target", weights)
@@ -75,9 +74,9 @@ def problem(regressor, allowed=None, names=("a",), worst=(), **fields) -> Proble
     return Problem(regressor, objective, allowed, natural_D, **fields)
 
 
-def guards(reference_D, names=("a", "b"), margin=None, **targets) -> Guards:
+def guards(reference_D, names=("a", "b"), margin=None, **targets) -> Guardrails:
     objective = Objective(names, "target", {"a": 1.0})
-    return Guards.on(objective, Guardrails("natural", margin, targets), np.array(reference_D))
+    return Guardrails("natural", margin, targets).on(objective, np.array(reference_D))
 
 
 def found(posed: Problem, samples=400):
@@ -135,7 +134,7 @@ def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(see
     names = ("a", "b") if worst else ("a",)
     bowls = Bowls(*rng.dirichlet(np.ones(domains), len(names)).tolist())
     options = {"worst": names if worst else (), "samples": 300, "average": 32, "seed": seed}
-    posed = problem(bowls, CappedSimplex(lower_D, upper_D), names, **options)
+    posed = problem(bowls, FeasibleSet.within(lower_D, upper_D), names, **options)
     best = search(posed)
     assert posed.allowed.contains(best.weights_D, tolerance=1e-12).all()
     # What SLSQP tries on its way is outside the limits, so only allowed mixtures are compared.
@@ -152,7 +151,7 @@ def test_projected_gradients_of_many_domains_end_where_the_slope_pushes_out(seed
         lambda w: (scales_D * (w - target_D) ** 2).sum(keepdims=True),
         lambda w: 2.0 * scales_D * (w - target_D)[None],
     )
-    project = CappedSimplex(np.zeros(100), np.full(100, 0.1)).project
+    project = FeasibleSet.within(np.zeros(100), np.full(100, 0.1)).project
     end_D = projected_descent(cost, project, np.full(100, 0.01), accuracy=1e-13)
     free = (end_D > 1e-6) & (end_D < 0.1 - 1e-6)
     slope_D = cost.slopes(end_D)[0]
@@ -163,7 +162,7 @@ def test_projected_gradients_of_many_domains_end_where_the_slope_pushes_out(seed
 
 
 def test_more_domains_than_a_quadratic_program_takes_end_at_the_bottom_too():
-    posed = problem(Bowls(np.linspace(0.0, 2 / 64, 65)), CappedSimplex.full(65))
+    posed = problem(Bowls(np.linspace(0.0, 2 / 64, 65)), FeasibleSet.full(65))
     bottom_D = posed.allowed.project(posed.regressor.bottoms_MD)[0]
     np.testing.assert_allclose(descend(posed, posed.natural_D).weights_D, bottom_D, atol=1e-6)
 
@@ -195,7 +194,7 @@ def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room_also_
 
 
 def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():
-    bounds = CappedSimplex(np.array([0, 0, 0.2]), np.ones(3))
+    bounds = FeasibleSet.within(np.array([0, 0, 0.2]), np.ones(3))
     held = guards([0.6, 0.4, 0], margin=0.0)
     posed = problem(Slopes([-1, 0, 0], [0, -1, 0]), bounds, ("a", "b"), guards=held)
     # 0.2 is missing; half of it from each.
@@ -214,8 +213,8 @@ def test_no_guarded_loss_gets_worse_than_its_margin():
     both = found(replace(posed, guards=None)), drawn, found(posed, samples=4000)
     free, drawn, held = (posed.excess(item.weights_D[None])[0, 0] for item in both)
     assert free > 0.5
-    assert drawn <= MISSED
-    assert -1e-4 < held <= MISSED
+    assert drawn <= BROKEN
+    assert -1e-4 < held <= BROKEN
 
 
 def limits_around(inside_D, rng):
@@ -248,7 +247,7 @@ def test_a_search_with_everything_at_once_keeps_all_of_it(seed, kinds):
     limits = constraints(**fields)
     assert limits.violations(Mixture.from_array(DOMAINS, best.weights_D)) == []
     if limits.allowed.contains(NATURAL.array[None])[0]:  # the reference keeps every guardrail
-        assert posed.excess(best.weights_D[None]).max() <= MISSED
+        assert posed.excess(best.weights_D[None]).max() <= BROKEN
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +284,7 @@ def test_a_guardrail_that_holds_is_named_among_what_binds(fit):
     said = "loss of law <= that of natural (constraints.guardrails)"
     assert any(said in item for item in proposal.binding)
     law = fit.predict([proposal.mixture, NATURAL]).losses_NM[:, 1]
-    assert law[0] <= law[1] + MISSED
+    assert law[0] <= law[1] + BROKEN
 
 
 def test_a_conflict_is_told_of_the_mixture_whose_worst_guardrail_is_broken_least(fit):

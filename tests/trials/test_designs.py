@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings, strategies as st
 from refusals import refuses
 
 from mixopt.config import ConstraintsConfig, DesignConfig
-from mixopt.constraints import CappedSimplex, Constraints, cap
+from mixopt.constraints import Constraints, FeasibleSet, cap
 from mixopt.errors import ConfigError, DesignError, InfeasibleError
 from mixopt.mixture import Mixture
 from mixopt.trials import design_constraints, first_round, make_design, trial_seeds
@@ -139,7 +139,7 @@ def test_many_domains_have_all_their_mixtures_under_the_default_caps():
 
 def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps(monkeypatch):
     monkeypatch.setattr(first_round, "MIN_WEIGHT", 0.1)
-    weights = sobol_mixtures(CappedSimplex.full(3), 128, rng=np.random.default_rng(0))
+    weights = sobol_mixtures(FeasibleSet.full(3), 128, rng=np.random.default_rng(0))
     assert ((weights == 0) | (weights >= 0.1 - 1e-12)).all()
     assert (weights == 0).any()
 
@@ -189,7 +189,7 @@ HALF_WAY = [THIRDS, [2 / 3, 1 / 6, 1 / 6], [1 / 6, 2 / 3, 1 / 6]]
 def test_each_mixture_goes_to_its_domain_or_its_cap_and_the_others_share_the_rest(
     upper, center, mixtures, left_out
 ):
-    allowed = CappedSimplex(np.zeros(3), np.array(upper, dtype=float))
+    allowed = FeasibleSet.within(np.zeros(3), np.array(upper, dtype=float))
     found = axial_mixtures(np.array(center), allowed, 0.5, existing=())
     np.testing.assert_allclose(found[0], mixtures, atol=1e-12)
     assert found[1] == left_out
@@ -204,7 +204,7 @@ def test_every_mixture_is_within_all_limits_and_no_two_are_alike(seed, domains, 
     assume(upper_D.sum() >= 1)
     lower_D = rng.uniform(0, 1, domains) * upper_D * 0.5
     lower_D /= max(lower_D.sum() / 0.9, 1.0)
-    allowed = CappedSimplex(lower_D, upper_D)
+    allowed = FeasibleSet.within(lower_D, upper_D)
     weights_PD = axial_mixtures(rng.dirichlet(np.ones(domains)), allowed, share)[0]
     assert allowed.contains(weights_PD).all()
     away = np.abs(weights_PD[:, None] - weights_PD[None]).sum(axis=2) + np.eye(len(weights_PD))
