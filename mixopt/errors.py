@@ -29,6 +29,7 @@ _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 LONGEST_MESSAGE = 2000  # characters
+MIN_SIMILARITY = 0.62  # of a name that is suggested, in difflib's ratio
 
 
 def is_control(character: str) -> bool:
@@ -40,7 +41,14 @@ def plain_line(text: str) -> str:
     """Return untrusted text as one line, with control characters escaped."""
     if text.isprintable():
         return text
-    return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    """Return a control character as an escape sequence, any other unchanged."""
+    if is_control(character):
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 class MixoptError(Exception):
@@ -123,9 +131,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = nearest(name, names)
     if near is not None:
         return f"; did you mean {near!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    if not names:
+        return ""
+    return f"; known: {', '.join(names)}"
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """Return the closest known name; None: none is close."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.62)), None)
+    matches = difflib.get_close_matches(name, known, n=1, cutoff=MIN_SIMILARITY)
+    return matches[0] if matches else None

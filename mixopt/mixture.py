@@ -13,7 +13,6 @@ Shapes: N and K mixtures, D domains.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import re
 import warnings
@@ -44,9 +43,8 @@ SUM_TOLERANCE = 1e-6
 PHASE_TOLERANCE = 1e-4  # of the sum of a phase, for rounding errors of limits
 PHASE_NAME = re.compile(r"((phase|stage)[ _-]?)?\d+", re.IGNORECASE)
 MAX_WEIGHT = 1e15  # before rescaling; sums of larger weights may overflow
-
-
-LISTED, LARGEST = 8, 5  # `repr` lists up to LISTED domains, of more only the LARGEST largest
+MAX_LISTED = 8  # domains in `repr`
+LARGEST = 5  # domains in `repr` if there are more than MAX_LISTED
 
 
 class Mixture(Mapping[str, float]):
@@ -78,13 +76,14 @@ class Mixture(Mapping[str, float]):
         if not weights:
             raise MixtureError("a mixture needs at least one domain")
         names = [check_path(str(name), "domain", MixtureError) for name in weights]
-        if (fault := tree_fault(names)) is not None:
+        fault = tree_fault(names)
+        if fault is not None:
+            branch, domain = fault
             raise MixtureError(
-                f"{fault[0]!r} is a domain and the branch of {fault[1]!r}; rename one of them"
+                f"{branch!r} is a domain and the branch of {domain!r}; rename one of them"
             )
-        values = {
-            name: _number(name, value) for name, value in zip(names, weights.values(), strict=True)
-        }
+        pairs = zip(names, weights.values(), strict=True)
+        values = {name: _number(name, value) for name, value in pairs}
         total = math.fsum(values.values())
         if not total:
             raise MixtureError("all weights are 0; at least one must be above 0")
@@ -112,8 +111,8 @@ class Mixture(Mapping[str, float]):
         if len(weights) != len(domains):
             raise MixtureError(f"{len(weights)} weights for {len(domains)} domains")
         if len(set(domains)) != len(domains):
-            doubled = sorted({name for name in domains if list(domains).count(name) > 1})
-            raise MixtureError(f"domain {doubled[0]!r} is given twice")
+            doubled = min(name for name in domains if list(domains).count(name) > 1)
+            raise MixtureError(f"domain {doubled!r} is given twice")
         return cls(dict(zip(domains, weights, strict=True)), tolerance=tolerance)
 
     @classmethod
@@ -154,7 +153,9 @@ class Mixture(Mapping[str, float]):
                 EditedWarning,
                 stacklevel=2,
             )
-        weights = content.get("weights", content) if isinstance(content, dict) else content
+        weights = content
+        if isinstance(content, dict):
+            weights = content.get("weights", content)
         if not isinstance(weights, dict):
             raise MixtureError(f"{path}: expected 'weights:' with a number for each domain")
         try:
@@ -177,7 +178,7 @@ class Mixture(Mapping[str, float]):
     @property
     def array(self) -> Array:
         """The weights, shape (D,)."""
-        return np.array([*self._weights.values()], float)
+        return np.array(list(self._weights.values()), float)
 
     @property
     def fingerprint(self) -> str:
@@ -233,11 +234,13 @@ class Mixture(Mapping[str, float]):
     def __repr__(self) -> str:
         """Show shares as percentages; of many domains only the largest five."""
         listed = list(self.items())
-        if len(listed) > LISTED:
+        if len(listed) > MAX_LISTED:
             listed = sorted(listed, key=lambda item: -item[1])[:LARGEST]
         shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in listed)
         remaining = len(self) - len(listed)
-        return f"Mixture({shares} and {remaining} others)" if remaining else f"Mixture({shares})"
+        if remaining:
+            shares += f" and {remaining} others"
+        return f"Mixture({shares})"
 
     def _repr_html_(self) -> str:
         """Return a table of all shares, for notebooks."""
@@ -254,8 +257,8 @@ class DomainContent(NamedTuple):
 
 def largest_shares(mixture: Mapping[str, float]) -> str:
     """Return the largest shares as text: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
-    order = sorted(mixture, key=lambda name: -mixture[name])
-    return first_few([f"{name} {share_text(mixture[name])}" for name in order], 3)
+    order = sorted(mixture.items(), key=lambda item: -item[1])
+    return first_few([f"{name} {share_text(weight)}" for name, weight in order], 3)
 
 
 def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
@@ -263,8 +266,9 @@ def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
 
     A branch is the parent of domains; a domain on the top level counts as its own branch.
     """
-    branches = branches_of(mixture)
-    shares = {name: sum(mixture[d] for d in domains) for name, domains in branches.items()}
+    shares: dict[str, float] = {}
+    for branch, domains in branches_of(mixture).items():
+        shares[branch] = sum(mixture[name] for name in domains)
     return shares if len(shares) < len(mixture) else {}
 
 
@@ -303,18 +307,23 @@ class Phases(Mixture):
         All phases must have the same domains, and each the same total > 0 in all rows; at least
         two rows are needed. Branches of a tree may be so too, unless `are_numbered`.
         """
-        by_phase: dict[str, list[int]] = {}
-        for column, name in enumerate(cells):
-            by_phase.setdefault(name.partition("/")[0], []).append(column)
-        domains = [[cells[k].partition("/")[2] for k in columns] for columns in by_phase.values()]
-        if min(len(by_phase), len(weights_NC)) < 2 or any(
-            names != domains[0] or not all(names) for names in domains
-        ):
+        columns: dict[str, list[int]] = {}
+        domains: dict[str, list[str]] = {}
+        for column, cell in enumerate(cells):
+            phase, _, domain = cell.partition("/")
+            columns.setdefault(phase, []).append(column)
+            domains.setdefault(phase, []).append(domain)
+        if len(columns) < 2 or len(weights_NC) < 2:
             return None
-        totals_NP = np.array([weights_NC[:, k].sum(axis=1) for k in by_phase.values()]).T
-        if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE or totals_NP.min() <= PHASE_TOLERANCE:
+        first = domains[next(iter(domains))]
+        if not all(first) or any(names != first for names in domains.values()):
             return None
-        return cls(dict(zip(by_phase, totals_NP.mean(axis=0).tolist(), strict=True)))
+        totals_PN = np.array([weights_NC[:, phase].sum(axis=1) for phase in columns.values()])
+        varies = np.ptp(totals_PN, axis=1).max() > PHASE_TOLERANCE
+        if varies or totals_PN.min() <= PHASE_TOLERANCE:
+            return None
+        lengths = totals_PN.T.mean(axis=0).tolist()
+        return cls(dict(zip(columns, lengths, strict=True)))
 
     @property
     def are_numbered(self) -> bool:
@@ -333,9 +342,11 @@ class Phases(Mixture):
 
     def joined(self, parts: Mapping[str, Mapping[str, float]]) -> Mixture:
         """Combine one mixture per phase into a mixture of cells."""
-        return Mixture(
-            {f"{p}/{name}": self[p] * share for p in self for name, share in parts[p].items()}
-        )
+        cells = {}
+        for phase, length in self.items():
+            for name, share in parts[phase].items():
+                cells[f"{phase}/{name}"] = length * share
+        return Mixture(cells)
 
     def tied(self, mixture: Mapping[str, float]) -> Mixture:
         """Return the mixture of cells with the same mixture in all phases."""
@@ -352,17 +363,19 @@ class Phases(Mixture):
 
     def whole(self, cells: Mapping[str, float]) -> Mixture:
         """Return each domain's share of all tokens."""
-        return Mixture(
-            {name: sum(cells[f"{p}/{name}"] for p in self) for name in self.names(cells)}
-        )
+        shares = {}
+        for name in self.names(cells):
+            shares[name] = sum(cells[f"{phase}/{name}"] for phase in self)
+        return Mixture(shares)
 
     def content(self, cells: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return the file content of a mixture of cells: name, end and weights of each phase."""
-        ends = itertools.accumulate(self.values())
-        return [
-            {"name": phase, "until": round(end, 9), "weights": dict(mixture)}
-            for end, (phase, mixture) in zip(ends, self.split(cells).items(), strict=True)
-        ]
+        content = []
+        until = 0.0
+        for phase, mixture in self.split(cells).items():
+            until += self[phase]
+            content.append({"name": phase, "until": round(until, 9), "weights": dict(mixture)})
+        return content
 
 
 def whole_counts(weights_D: Array, total: int) -> IntArray:

@@ -70,8 +70,9 @@ def readable(
     try:
         yield
     except OSError as reason:
-        is_missing = missing is not None and isinstance(reason, FileNotFoundError)
-        fault = missing if is_missing else f"cannot be read: {reason.strerror or reason}"
+        fault = f"cannot be read: {reason.strerror or reason}"
+        if missing is not None and isinstance(reason, FileNotFoundError):
+            fault = missing
         raise error(f"{reason.filename or where}: {fault}") from reason
     except ValueError as reason:  # a path with a null character
         raise error(f"{shown_value(str(where))}: cannot be read: {reason}") from reason
@@ -91,14 +92,17 @@ def read_json(
 ) -> Any:
     """Read a JSON file."""
     content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
-    return content if shape is None else checked_as(shape, content, str(path), error)
+    if shape is None:
+        return content
+    return checked_as(shape, content, str(path), error)
 
 
 def parse_json(text: str | bytes, where: str, *, error: ErrorType = RunError) -> Any:
     """Parse JSON; NaN, Infinity and very long numbers are refused."""
     try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_constant, parse_int=_whole, parse_float=_real)
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_constant, parse_int=_whole, parse_float=_real)
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
     except ValueError as reason:
@@ -181,8 +185,13 @@ def read_arrays(path: Path, *, error: ErrorType = RunError) -> dict[str, NDArray
 
 def dotted(location: FieldPlace | str) -> str:
     """Return a location as `stages.2.tokens`."""
-    parts = [location] if isinstance(location, str) else [str(part) for part in location]
-    return ".".join(part if part.isprintable() else shown_value(part) for part in parts)
+    if isinstance(location, str):
+        return _printable(location)
+    return ".".join(_printable(str(part)) for part in location)
+
+
+def _printable(part: str) -> str:
+    return part if part.isprintable() else shown_value(part)
 
 
 def _lines(
@@ -196,19 +205,20 @@ def _lines(
             line = node.start_mark.line + 1
             raise error(f"{path}:{line}: not valid YAML: a number of {len(node.value)} digits")
         return
-    for place, entry in enumerate(node.value):
-        key = entry[0] if is_mapping else entry
+    for index, entry in enumerate(node.value):
+        parts = entry if is_mapping else [entry]  # a key and its value, or an item
+        key = parts[0]
         line = key.start_mark.line + 1
         if is_mapping and key.id != "scalar":
             raise error(f"{path}:{line}: not valid YAML: a key must be plain text")
-        inner = (*location, key.value if is_mapping else place)
+        inner = (*location, key.value if is_mapping else index)
         if len(inner) > MAX_DEPTH:
             raise error(f"{path}:{line}: more than {MAX_DEPTH} nested sections")
         if is_mapping and key.value in keys:
             raise error(f"{path}:{line}: {dotted(inner)}: given twice")
         keys.add(str(inner[-1]))
         yield inner, line
-        for part in entry if is_mapping else [entry]:
+        for part in parts:
             yield from _lines(part, inner, path, error)
 
 
@@ -259,8 +269,11 @@ def _real(text: str) -> float:
 
 def one_line(reason: object, length: int | None = 300) -> str:
     """Return the text of an error as one short line; its type if the text alone says little."""
-    text, kind = " ".join(str(reason).split()), type(reason).__name__
-    return f"{kind}: {text}"[:length] if isinstance(reason, KeyError) else text[:length] or kind
+    text = " ".join(str(reason).split())
+    kind = type(reason).__name__
+    if isinstance(reason, KeyError):
+        return f"{kind}: {text}"[:length]
+    return text[:length] or kind
 
 
 @contextmanager
@@ -330,19 +343,25 @@ def remove_leftovers(folder: Path) -> None:
     now = folder.stat().st_mtime  # the file system's clock, from the lock
     temporaries: list[Path] = []
     for parent, folders, files in os.walk(folder):
-        temporaries += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]
+        names = folders + files
+        temporaries += [Path(parent, name) for name in names if _is_temporary(name)]
         folders[:] = [name for name in folders if not _is_temporary(name)]
     for path in temporaries:
-        owned = _OWNED.search(path.name)
         with suppress(OSError):
-            if owned and owned[1] == _host():
-                is_left = not is_running(int(owned[2]))
-            else:
-                is_left = now - path.lstat().st_mtime > _MAX_AGE
-            if is_left and path.is_dir() and not path.is_symlink():
+            if not _is_abandoned(path, now):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
-            elif is_left:
+            else:
                 path.unlink()
+
+
+def _is_abandoned(temporary: Path, now: float) -> bool:
+    """Return whether the process that wrote a temporary path has died, as far as is known."""
+    owner = _OWNED.search(temporary.name)
+    if owner and owner[1] == _host():
+        return not is_running(int(owner[2]))
+    return now - temporary.lstat().st_mtime > _MAX_AGE
 
 
 def _is_temporary(name: str) -> bool:

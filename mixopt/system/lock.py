@@ -50,11 +50,13 @@ def owner_of(folder: Path) -> Owner | None:
     mark = _mark(lock)
     if record is None or mark is None:
         return None
-    seconds = mark[1] / 1e9
+    seconds = mark.modified / 1e9
     is_here = record.hostname == _this_host()
     is_alive = _has_open(record.pid, lock) if is_here else time.time() - seconds < STALE
-    host = "".join(c if c.isprintable() else "?" for c in record.hostname.partition("?")[0])
-    return Owner(host[:253], record.pid, seconds, is_here) if is_alive else None
+    if not is_alive:
+        return None
+    host = _printable(record.hostname.partition("?")[0])
+    return Owner(host[:253], record.pid, seconds, is_here)
 
 
 def is_in_use(folder: Path) -> bool:
@@ -72,10 +74,10 @@ def is_worker(folder: Path) -> bool:
 def only_one(folder: Path, *, is_patient: bool = False) -> Iterator[None]:
     """Lock a folder for the block; the lock of a killed process is taken over.
 
-    Raises RunError if another process holds the lock; with `patient`, waits for it.
+    Raises RunError if another process holds the lock; with `is_patient`, waits for it.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    lease = _lease(folder / LOCK, lost=_interrupt_main if in_main else None)
+    is_main = threading.current_thread() is threading.main_thread()
+    lease = _lease(folder / LOCK, lost=_interrupt_main if is_main else None)
     _acquire(lease, folder, is_patient=is_patient)
     try:
         remove_leftovers(folder)
@@ -141,31 +143,45 @@ def _acquire(lease: Any, folder: Path, *, is_patient: bool) -> None:
     """Acquire the lock; wait for a live owner, or raise after some seconds."""
     from filelock import LeaseSettingsMismatch, Timeout
 
-    before, start = None, time.monotonic()
+    start = time.monotonic()
+    last_mark = None
     while True:
         with writing(folder / LOCK):
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(Timeout, LeaseSettingsMismatch):
                 lease.acquire(timeout=0)
                 return
-        passed, has_record = time.monotonic() - start, lease.owner is not None
-        owner, now = owner_of(folder), _mark(folder / LOCK)
-        has_moved = has_record and before not in (None, now)
+        waited = time.monotonic() - start
+        has_record = lease.owner is not None
+        owner = owner_of(folder)
+        mark = _mark(folder / LOCK)
+        is_renewed = has_record and last_mark not in (None, mark)
         is_here = owner is not None and owner.is_here
-        if not is_patient and (is_here or has_moved or passed > STALE + 2 * BEAT):
+        if not is_patient and (is_here or is_renewed or waited > STALE + 2 * BEAT):
             raise _in_use(folder)
-        if not has_record and passed > TORN:
+        if not has_record and waited > TORN:
             lease.force_break()
-        before = now
+        last_mark = mark
         time.sleep(BEAT / 4)
 
 
-def _mark(lock: Path) -> tuple[int, int] | None:
+class Mark(NamedTuple):
+    """What changes when a lock is renewed or taken over."""
+
+    inode: int
+    modified: int  # nanoseconds
+
+
+def _mark(lock: Path) -> Mark | None:
     try:
         status = lock.lstat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return Mark(status.st_ino, status.st_mtime_ns)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _in_use(folder: Path) -> RunError:

@@ -37,8 +37,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 SEAL = "sha256"
+MEMORY = ".verified.json"
+LARGE = 1_000_000  # bytes from which verified files are remembered
+LARGEST_TABLE = 1 << 31  # bytes
 _CHANGED = "has changed since it was written (its sha256 differs)"
 _LINE = "# sha256: "
+_MARK = b"mixopt:sha256:"  # before the seal in Parquet
+_DIGITS = 64  # of a seal
+_TAIL = 8  # bytes: length of the footer, and "PAR1"
 
 
 def seal_of(content: PlainMapping) -> str:
@@ -66,7 +72,9 @@ def read_sealed(path: Path, shape: Any = None, *, hint: str, error: ErrorType = 
         raise error(f"{path}: expected fields, got {type(content).__name__}; {hint}")
     check_seal(content, str(path), hint=hint, error=error)
     values = {name: value for name, value in content.items() if name != SEAL}
-    return values if shape is None else checked_as(shape, values, str(path), error)
+    if shape is None:
+        return values
+    return checked_as(shape, values, str(path), error)
 
 
 def check_seal(
@@ -104,10 +112,6 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-MEMORY = ".verified.json"
-LARGE = 1_000_000  # bytes from which verified files are remembered
-
-
 @dataclass(frozen=True)
 class FileRecord:
     """Size and hash of a file when it was written."""
@@ -141,23 +145,24 @@ def folder_files(
 ) -> list[str]:
     """Return the files of outputs in a folder, without hidden ones and those in `without`."""
     excluded = [folder / name for name in without]
-    return [
-        path.relative_to(folder).as_posix()
-        for output in outputs
-        for path in visible_files(folder / output)
-        if not any(path.is_relative_to(branch) for branch in excluded)
-    ]
+    names = []
+    for output in outputs:
+        for path in visible_files(folder / output):
+            if any(map(path.is_relative_to, excluded)):
+                continue
+            names.append(path.relative_to(folder).as_posix())
+    return names
 
 
 def visible_files(path: Path) -> list[Path]:
     """Return a file, or all visible files below a folder, sorted."""
     if path.is_file():
         return [path]
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if not any(part.startswith(".") for part in file.relative_to(path).parts) and file.is_file()
-    )
+    return sorted(file for file in path.rglob("*") if _is_visible(file, path) and file.is_file())
+
+
+def _is_visible(file: Path, folder: Path) -> bool:
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 class Verifier:
@@ -165,12 +170,13 @@ class Verifier:
 
     def __init__(self, folder: Path) -> None:
         """Read the files verified before; an unreadable record is ignored."""
-        self._folder, self._changed = folder, False
-        content: Any = {}
+        self._folder = folder
+        self._changed = False
+        self._seen: dict[str, list[int]] = {}
         with suppress(MixoptError):
             content = read_json(folder / MEMORY)
-        marks = content.items() if isinstance(content, dict) else ()
-        self._seen = {key: mark for key, mark in marks if _is_mark(mark)}
+            if isinstance(content, dict):
+                self._seen = {key: mark for key, mark in content.items() if _is_mark(mark)}
 
     def knows(self, name: str, record: FileRecord) -> bool:
         """Return whether a file is unchanged since it was verified."""
@@ -182,7 +188,8 @@ class Verifier:
 
     def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
         """Return what is wrong with a file; None if it matches its record."""
-        path, key = below(self._folder, name), f"{name} {record.sha256}"
+        path = below(self._folder, name)
+        key = f"{name} {record.sha256}"
         try:
             status = path.stat()
             if status.st_size != record.bytes:
@@ -224,12 +231,6 @@ def _is_mark(value: object) -> bool:
 def file_mark(status: os.stat_result) -> list[int]:
     """Return size, times and inode, which change when a file is written, moved or replaced."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-_MARK = b"mixopt:sha256:"
-_DIGITS = 64
-_TAIL = 8  # bytes: length of the footer, and "PAR1"
-LARGEST_TABLE = 1 << 31  # bytes
 
 
 def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:

@@ -10,8 +10,11 @@ from typing import TypeVar
 
 from mixopt.errors import ConfigError, ErrorType, RunError, did_you_mean, is_control
 
+Value = TypeVar("Value")
+
 MAX_BITS = 128  # of an integer in a message
 LONGEST_NAME = 200  # bytes; file systems allow 255, including suffixes and temporary names
+WILD = "*?["
 
 
 def check_name(name: object, kind: str, error: ErrorType = ConfigError) -> str:
@@ -47,7 +50,11 @@ def path_fault(name: object) -> str | None:
     """Return what is wrong with a path of names such as `web/science/high`, or None."""
     if not isinstance(name, str) or len(name.encode(errors="replace")) > LONGEST_NAME:
         return name_fault(name)
-    return next((fault for part in name.split("/") if (fault := name_fault(part))), None)
+    for part in name.split("/"):
+        fault = name_fault(part)
+        if fault is not None:
+            return fault
+    return None
 
 
 def tree_fault(names: Iterable[str]) -> tuple[str, str] | None:
@@ -55,9 +62,10 @@ def tree_fault(names: Iterable[str]) -> tuple[str, str] | None:
     domains = set(names)
     for name in names:
         parts = name.split("/")
-        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
-        if (branch := next((parent for parent in above if parent in domains), None)) is not None:
-            return branch, name
+        for depth in range(1, len(parts)):
+            branch = "/".join(parts[:depth])
+            if branch in domains:
+                return branch, name
     return None
 
 
@@ -77,7 +85,9 @@ def _text_fault(name: str) -> str | None:
     if any(is_control(character) for character in name):
         return "a name has no control characters"
     size = len(name.encode())
-    return f"a name has at most {LONGEST_NAME} bytes, not {size}" if size > LONGEST_NAME else None
+    if size > LONGEST_NAME:
+        return f"a name has at most {LONGEST_NAME} bytes, not {size}"
+    return None
 
 
 def shown_value(value: object) -> str:
@@ -119,7 +129,7 @@ def check_links(folder: Path, error: ErrorType = RunError) -> None:
     """Raise if a symbolic link in a folder, at any depth, leads out of it."""
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+        for name in folders + files:
             path = Path(parent, name)
             if path.is_symlink() and not _leads_into(path, root):
                 target = shown_value(os.readlink(path))
@@ -134,10 +144,6 @@ def _leads_into(path: Path, root: Path) -> bool:
         return path.resolve().is_relative_to(root)
     except (OSError, RuntimeError):  # a circle of links leads nowhere
         return True
-
-
-Value = TypeVar("Value")
-WILD = "*?["
 
 
 def is_glob(pattern: str) -> bool:
@@ -158,36 +164,44 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
     """Return an error text with the nearest names if a pattern matches nothing, or None."""
     if chosen(pattern, names):
         return None
-    fault = f"{pattern!r} matches no {kind}" if is_glob(pattern) else f"unknown {kind} {pattern!r}"
-    return fault + did_you_mean(pattern, names)
+    hint = did_you_mean(pattern, names)
+    if is_glob(pattern):
+        return f"{pattern!r} matches no {kind}{hint}"
+    return f"unknown {kind} {pattern!r}{hint}"
 
 
 def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dict[str, Value]]:
     """Return for each matched name its patterns and their values."""
-    places: dict[str, dict[str, Value]] = {}
+    by_name: dict[str, dict[str, Value]] = {}
     for pattern, value in values.items():
         for name in chosen(pattern, names):
             if name == pattern or name not in values:
-                places.setdefault(name, {})[pattern] = value
-    return places
+                by_name.setdefault(name, {})[pattern] = value
+    return by_name
 
 
 def one_value(
     values: Mapping[str, Value], names: Sequence[str], field: str, kind: str
 ) -> dict[str, Value]:
     """Return the value of each matched name; raise if globs disagree."""
-    faults = (choice_fault(pattern, names, kind) for pattern in values)
-    fault = next(filter(None, faults), None) or value_fault(values, names)
-    if fault is not None:
-        raise ConfigError(f"{field}: {fault}")
-    return {name: next(iter(by_glob.values())) for name, by_glob in given_by(values, names).items()}
+    faults = [choice_fault(pattern, names, kind) for pattern in values]
+    faults.append(value_fault(values, names))
+    for fault in faults:
+        if fault is not None:
+            raise ConfigError(f"{field}: {fault}")
+    chosen_values = {}
+    for name, by_pattern in given_by(values, names).items():
+        chosen_values[name] = next(iter(by_pattern.values()))  # all are equal
+    return chosen_values
 
 
 def value_fault(values: Mapping[str, Value], names: Sequence[str]) -> str | None:
     """Return an error text if two globs give one name different values, or None."""
-    for name, values_by_glob in given_by(values, names).items():
-        (first, value), *rest = values_by_glob.items()
-        for glob, another in rest:
+    for name, by_pattern in given_by(values, names).items():
+        first, *others = by_pattern
+        value = by_pattern[first]
+        for glob in others:
+            another = by_pattern[glob]
             if another != value:
                 return (
                     f"{name!r} is matched by {first!r} ({value}) and by {glob!r} ({another}); "

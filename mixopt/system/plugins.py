@@ -94,14 +94,15 @@ def build_plugin(
 ) -> Any:
     """Load a plug-in and create it with `options`."""
     factory = load_plugin(kind, name)
-    unset = [option for option in _option_names(factory) if option not in (given or {})]
+    given = given or {}
+    unset = [option for option in _option_names(factory) if option not in given]
     for option in options:
         if option not in unset:
             raise ConfigError(
                 f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, unset)}"
             )
     try:
-        return factory(**(given or {}), **options)
+        return factory(**given, **options)
     except TypeError as error:
         raise PluginError(f"{kind} {name!r}: {error}; is it a {kind}?") from error
 
@@ -110,8 +111,10 @@ def _option_names(factory: Callable[..., Any]) -> list[str]:
     """Return a plug-in's parameters, and its `option_names` if it takes keywords."""
     names: list[str] = []
     for name, parameter in inspect.signature(factory).parameters.items():
-        takes_any = parameter.kind is parameter.VAR_KEYWORD
-        names += getattr(factory, "option_names", ()) if takes_any else [name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            names += getattr(factory, "option_names", ())
+        else:
+            names.append(name)
     return names
 
 

@@ -49,15 +49,15 @@ class StateFields:
         self.content: PlainMapping = content
 
     def refuse(self, name: str, fault: str) -> NoReturn:
-        """Return the error for a field with a wrong value."""
+        """Raise the error for a field with a wrong value."""
         raise self._fault(name, self.get(name), fault)
 
     def check_format(self, expected: str) -> None:
         """Check the field `format`."""
         recorded = self.content.get("format", "")
         if recorded != expected:
-            says = f"format {shown_value(recorded)}" if recorded != "" else "it has no format"
-            raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
+            fault = "it has no format" if recorded == "" else f"format {shown_value(recorded)}"
+            raise self.error(f"{self.where} is not a state of format {expected!r}: {fault}")
 
     def get(self, name: str) -> Any:
         """Return a field unchecked."""
@@ -89,8 +89,10 @@ class StateFields:
     def one_of(self, name: str, choices: Collection[Text]) -> Text:
         """Return one of the choices."""
         value = self.text(name)
-        choice = next((candidate for candidate in choices if candidate == value), None)
-        return choice or self.refuse(name, f"not one of {', '.join(choices)}")
+        for choice in choices:
+            if choice == value:
+                return choice
+        raise self._fault(name, value, f"not one of {', '.join(choices)}")
 
     def part(self, name: str) -> StateFields:
         """Return the fields of a nested mapping."""
@@ -139,13 +141,14 @@ class StateFields:
         self, name: str, shape: tuple[int, ...], minimum: float = -math.inf, kind: type = float
     ) -> Any:
         """Return an array of finite numbers >= minimum, of a given shape and kind (int, float)."""
-        fault = f"not an array of {'whole ' if kind is int else ''}numbers"
+        fault = "not an array of whole numbers" if kind is int else "not an array of numbers"
         value = self._of(name, (list, tuple, np.ndarray), fault)
         try:
             raw = np.asarray(value)
         except ValueError:  # rows of different lengths
             self.refuse(name, fault)
-        if raw.size and raw.dtype.kind not in ("i" if kind is int else "iuf"):
+        allowed = "i" if kind is int else "iuf"
+        if raw.size and raw.dtype.kind not in allowed:
             self.refuse(name, fault)
         if raw.shape != shape:
             raise self.error(f"{self.where}: {name}: has shape {raw.shape}, not {shape}")

@@ -27,8 +27,10 @@ from mixopt.system.lock import made_once
 from mixopt.system.plugins import needed_by
 
 HIDDEN = "***"
-USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-NAMED = "MLFLOW_TRACKING_URI"
+USERNAME = "MLFLOW_TRACKING_USERNAME"
+PASSWORD = "MLFLOW_TRACKING_PASSWORD"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+CACHE = "MIXOPT_CACHE"  # environment variable with the cache folder
 
 _SERVER = r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]*://)"
 _USER = re.compile(rf"{_SERVER}[^/?#\s]*@")
@@ -43,6 +45,31 @@ _QUERY = re.compile(
 )
 _NO_SCHEME = re.compile(r"^[^/@\s]*:[^/@\s]*@")
 _SPLIT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>.*)@(?P<rest>[^@]*)")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_LOCAL = re.compile(r"(?:file|local)://")
+_WEB = ("http", "https")
+_MAX_NAME = 150  # characters of a file name
+_MIN_SECRET = 4  # characters; shorter secrets would hide parts of words
+# Fields of an object's metadata that change with its content, the most reliable first.
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "xet_hash",
+    "blob_id",
+    "md5Hash",
+    "generation",
+    "Content-MD5",
+    "Digest",
+    "LastModified",
+    "Last-Modified",
+    "mtime",
+    "created",
+)
+_LOG_IN = (
+    "set the credentials of the store in the environment (AWS_ACCESS_KEY_ID and"
+    " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"
+)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Login(NamedTuple):
@@ -75,8 +102,8 @@ class ServerUri(str):
         if HIDDEN in given:
             given = _from_environment(given)
         secrets = tuple(match["value"] for match in _QUERY.finditer(given))
-        match = _SPLIT.fullmatch(given) if f"{HIDDEN}@" in without_secrets(given) else None
-        if match is None:
+        match = _SPLIT.fullmatch(given)
+        if match is None or f"{HIDDEN}@" not in without_secrets(given):
             return Login(given, {}, secrets)
         user, _, password = match["user"].partition(":")
         texts = (password, unquote(password), match["user"])
@@ -110,36 +137,24 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     if "://" not in cleaned:
         cleaned = _NO_SCHEME.sub(f"{HIDDEN}@", cleaned)
     for secret in sorted(secrets, key=len, reverse=True):
-        cleaned = cleaned.replace(secret, HIDDEN) if len(secret) >= 4 else cleaned
+        if len(secret) >= _MIN_SECRET:
+            cleaned = cleaned.replace(secret, HIDDEN)
     return cleaned
 
 
 def _from_environment(hidden: str) -> str:
     """Return a URI with `***` replaced from the environment."""
-    server = os.environ.get(NAMED, "")
+    server = os.environ.get(TRACKING_URI, "")
     if without_secrets(server) == hidden:
         return server
-    user, password = os.environ.get(USERNAME), os.environ.get(PASSWORD)
+    user = os.environ.get(USERNAME)
+    password = os.environ.get(PASSWORD)
     if hidden.startswith("http") or user is None:  # MLflow reads the environment itself
         return hidden.replace(f"{HIDDEN}@", "")
-    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    login = quote(user, safe="")
+    if password:
+        login += f":{quote(password, safe='')}"
     return hidden.replace(f"{HIDDEN}@", f"{login}@")
-
-
-CACHE = "MIXOPT_CACHE"  # environment variable with the cache folder
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
-_LOCAL = re.compile(r"(?:file|local)://")
-_WEB = ("http", "https")
-_MAX_NAME = 150  # characters of a file name
-# Fields of an object's metadata that change with its content, the most reliable first.
-_VERSIONS = (
-    "ETag", "etag", "xet_hash", "blob_id", "md5Hash", "generation", "Content-MD5", "Digest",
-    "LastModified", "Last-Modified", "mtime", "created",
-)  # fmt: skip
-_LOG_IN = (
-    "set the credentials of the store in the environment (AWS_ACCESS_KEY_ID and"
-    " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"
-)
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,9 @@ def under_folder(folder: str, name: str) -> str:
     """Return the path or URL of `name` in a folder; absolute ones are unchanged."""
     if "://" in name or Path(name).is_absolute():
         return name
-    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
+    if is_url(folder):
+        return f"{folder.rstrip('/')}/{name}"
+    return str(Path(folder, name))
 
 
 def url_fault(url: str) -> str | None:
@@ -244,7 +261,8 @@ def cache_folder() -> Path:
     if folder:
         return Path(os.path.expandvars(folder)).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "mixopt"
+    caches = Path(home) if home else Path.home() / ".cache"
+    return caches / "mixopt"
 
 
 def fetched(stored: StoredObject) -> Path:
@@ -290,7 +308,8 @@ def naming(path: Path, url: str) -> Iterator[None]:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    name, fault = without_secrets(url), url_fault(url)
+    name = without_secrets(url)
+    fault = url_fault(url)
     if fault is not None:
         raise CorpusError(f"{name}: {fault}")
     with needed_by(f"{name}:", "'mixopt[remote]'"):
@@ -314,47 +333,59 @@ def _infos(store: Any, path: str, url: str) -> list[PlainMapping]:
             return [info]
         start = len(str(info["name"]).rstrip("/"))
         infos = store.find(path, detail=True)
-    below = {str(name)[start:]: entry for name, entry in infos.items()}
-    names = [name for name in below if not name.endswith("/")]  # a slash marks a folder
-    return [below[n] for n in names if not any(part.startswith(".") for part in n.split("/"))]
+    return [info for name, info in infos.items() if _is_visible(str(name)[start:])]
+
+
+def _is_visible(name: str) -> bool:
+    """Return whether a name below a folder is of an object that is not hidden."""
+    if name.endswith("/"):  # marks a folder
+        return False
+    return not any(part.startswith(".") for part in name.split("/"))
 
 
 def _is_glob(url: str) -> bool:
     scheme = url.partition("://")[0].lower()
-    return any(wild in url for wild in ("*" if scheme in _WEB else "*?["))
+    wildcards = "*" if scheme in _WEB else "*?["
+    return any(wildcard in url for wildcard in wildcards)
 
 
 def _stored(store: Any, info: PlainMapping) -> StoredObject:
     url = str(store.unstrip_protocol(info["name"]))
     if info.get("size") is None:
         raise CorpusError(f"{url}: the server does not report its size; download it yourself")
-    versions = [_plain(info[field]) for field in _VERSIONS if info.get(field)]
-    return StoredObject(url, int(info["size"]), versions[0] if versions else "")
+    return StoredObject(url, int(info["size"]), _version(info))
 
 
-def _plain(version: Any) -> str:
-    """Return a version as text; times as seconds, as in some stores' listings."""
-    if isinstance(version, datetime):
-        version = version.timestamp()
-    return f"{version:.3f}" if isinstance(version, float) else str(version).strip('"')
+def _version(info: PlainMapping) -> str:
+    """Return an object's version as text; times as seconds, as in some stores' listings."""
+    for field in _VERSIONS:
+        version = info.get(field)
+        if not version:
+            continue
+        if isinstance(version, datetime):
+            version = version.timestamp()
+        if isinstance(version, float):
+            return f"{version:.3f}"
+        return str(version).strip('"')
+    return ""
 
 
 @contextmanager
 def _store_faults(url: str) -> Iterator[None]:
     """Turn errors of a store or its library into one line; a full disk stays an OSError."""
     library = logging.getLogger("gcsfs")  # it also prints its errors
-    was, library.disabled = library.disabled, True
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    was_disabled = library.disabled
+    library.disabled = True
     try:
         yield
     except (MixoptError, ImportError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in full:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise
         raise CorpusError(f"{without_secrets(url)}: {_reason(error)}") from error
     finally:
-        library.disabled = was
+        library.disabled = was_disabled
 
 
 def _reason(error: Exception) -> str:
@@ -378,10 +409,12 @@ def _reason(error: Exception) -> str:
 def _status(error: BaseException) -> int | None:
     """Return the HTTP status of an error, if any."""
     for cause in _chain(error):
-        response = getattr(cause, "response", None)
-        for status in (getattr(cause, "status", None), getattr(response, "status_code", None)):
-            if isinstance(status, int):
-                return status
+        status = getattr(cause, "status", None)
+        if isinstance(status, int):
+            return status
+        code = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(code, int):
+            return code
     return None
 
 

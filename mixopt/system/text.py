@@ -18,8 +18,10 @@ from html import escape
 
 Update = Callable[[float, str], None]
 Say = Callable[[str], None]
-LINE_EVERY_SECONDS, LINE_EVERY_PART = 10.0, 0.25  # of the time so far
+LINE_EVERY_SECONDS = 10.0
+LINE_EVERY_PART = 0.25  # of the time so far, if longer
 QUICK_SECONDS = 2.0  # shorter work is not shown by steady_progress
+MIN_WIDTH = 40  # narrower terminals are treated as this wide
 
 
 def no_progress(done: float, note: str) -> None:
@@ -61,9 +63,11 @@ def progress(title: str, total: float) -> Iterator[Update]:
     # The note is shortened if the line is full.
     note = rich.TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1))
     columns: list[rich.ProgressColumn] = [rich.TextColumn("{task.description}"), rich.BarColumn(20)]
-    columns += [rich.TaskProgressColumn()] if total else []
+    if total:
+        columns.append(rich.TaskProgressColumn())
     columns += [note, rich.TimeElapsedColumn()]
-    columns += [rich.TextColumn("left"), rich.TimeRemainingColumn(compact=True)] if total else []
+    if total:
+        columns += [rich.TextColumn("left"), rich.TimeRemainingColumn(compact=True)]
     with rich.Progress(*columns, console=Console(stderr=True), expand=True) as bar:
         task = bar.add_task(title, total=total or None, note="")
         yield lambda done, note: bar.update(task, completed=done, note=note)
@@ -75,7 +79,7 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
     if _is_hidden.get():
         yield no_progress
         return
-    last: list[tuple[float, str]] = [(0.0, "")]
+    last = (0.0, "")
     over = threading.Event()
 
     def show() -> None:
@@ -83,13 +87,17 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
             return
         with progress(title, total) as update:
             while not over.wait(1.0):
-                update(*last[0])
-            update(*last[0])
+                update(*last)
+            update(*last)
+
+    def report(done: float, note: str) -> None:
+        nonlocal last
+        last = (done, note)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
     try:
-        yield lambda done, note: last.__setitem__(0, (done, note))
+        yield report
     finally:
         over.set()
         thread.join()
@@ -99,7 +107,8 @@ class _Lines:
     """Prints lines at growing intervals, about thirty in three days, and a last one."""
 
     def __init__(self, title: str, total: float) -> None:
-        self._title, self._total = title, total
+        self._title = title
+        self._total = total
         self._start = self._shown = time.monotonic()
         self._first: float | None = None  # value; the time until it changes is start-up
         self._begin: tuple[float, float] | None = None  # time and value when it had changed
@@ -107,9 +116,10 @@ class _Lines:
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
-        self._first = done if self._first is None else self._first
+        if self._first is None:
+            self._first = done
         if self._begin is None and done > self._first:
-            self._begin = now, done
+            self._begin = (now, done)
         self._last = (done, note)
         if now - self._shown >= max(LINE_EVERY_SECONDS, LINE_EVERY_PART * (now - self._start)):
             self._show(now)
@@ -121,7 +131,8 @@ class _Lines:
 
     def _show(self, now: float) -> None:
         done, note = self._last or (0.0, "")
-        self._shown, self._last = now, None
+        self._shown = now
+        self._last = None
         percent = f"{100 * done / self._total:.0f}%" if self._total else ""
         parts = [f"{percent} {note}".strip(), f"{duration(now - self._start)} elapsed"]
         since, before = self._begin or (now, done)
@@ -140,16 +151,19 @@ def share_text(value: float) -> str:
 def first_few(words: Sequence[str], max_words: int) -> str:
     """Return the first words and the number of others: `a, b and 3 more`."""
     listed = ", ".join(words[:max_words])
-    return listed if len(words) <= max_words else f"{listed} and {len(words) - max_words} more"
+    remaining = len(words) - max_words
+    return f"{listed} and {remaining} more" if remaining > 0 else listed
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table for a notebook's cell."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head = _html_row("th", columns)
+    body = "".join(_html_row("td", row) for row in rows)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def loss_text(value: float | None, digits: int = 4) -> str:
@@ -203,9 +217,6 @@ def duration(seconds: float) -> str:
     if rounded < 3600:
         return f"{rounded // 60}m{rounded % 60:02d}s"
     return f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"
-
-
-MIN_WIDTH = 40  # narrower terminals are treated as this wide
 
 
 def terminal_width() -> int:
