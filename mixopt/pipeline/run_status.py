@@ -21,12 +21,12 @@ from mixopt.sweeps import (
     Beat,
     cancel_submitted,
     failure_kind,
-    going_on,
     log_of_trial,
     read_attempts,
     read_entry,
     read_groups,
     read_progress,
+    running_without_owner,
     seconds_left,
     sweep_totals,
 )
@@ -184,7 +184,7 @@ def _running_groups(run: Run, folder: Path, content: dict[str, Any]) -> list[Bea
     request, running = run.config.sweep, []
     if not run.is_foreign:
         with suppress(MixoptError):
-            ask = partial(going_on, request, folder)
+            ask = partial(running_without_owner, request, folder)
             running = within(f"sweep.executor: {request.executor}", ask)
     elif request.executor != LOCAL:
         content["not_asked"] = (

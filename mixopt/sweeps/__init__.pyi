@@ -6,12 +6,8 @@ from .contract import (
     State as State,
     exit_text as exit_text,
 )
-from .groups import (
-    Beat as Beat,
-    GroupOutcome as GroupOutcome,
-    GroupRunner as GroupRunner,
-    last_line as last_line,
-)
+from .group_runner import GroupRunner as GroupRunner
+from .groups import Beat as Beat, GroupOutcome as GroupOutcome, last_line as last_line
 from .local import LocalExecutor as LocalExecutor, worker_devices as worker_devices
 from .progress import (
     ATTEMPTS as ATTEMPTS,
@@ -34,10 +30,9 @@ from .sweep import (
     Select as Select,
     cancel_submitted as cancel_submitted,
     failure_kind as failure_kind,
-    going_on as going_on,
     make_executor as make_executor,
-    read_groups as read_groups,
     run_trials as run_trials,
+    running_without_owner as running_without_owner,
 )
 from .trial_files import (
     FILES as FILES,
@@ -48,6 +43,7 @@ from .trial_files import (
     TrialFolder as TrialFolder,
     log_of_trial as log_of_trial,
     read_entry as read_entry,
+    read_groups as read_groups,
     result_to_json as result_to_json,
     trial_fingerprint as trial_fingerprint,
     trial_paths as trial_paths,

@@ -3,8 +3,9 @@
 A group of trials is a folder: `group.json` in, `beat.json` while it trains, `result.json` out
 (mixopt.sweeps.groups). One program trains a folder, locally and on a cluster:
 `python -P -m mixopt.sweeps.train_group FOLDER`. An executor only starts that program, reports its
-state and cancels it. Results, retries, halving after memory errors, patience, progress and the
-recovery of groups from a killed owner are handled once, in mixopt.sweeps.groups.
+state and cancels it. The rest is handled once, above it: results and the recovery of groups from a
+killed owner in mixopt.sweeps.group_runner; retries, halving after memory errors and patience in
+mixopt.sweeps.retries.
 
 An executor is a plug-in of the group `mixopt.executors`: a class called with a `Site` and the
 options under `sweep.options`. `mixopt.testing.check_executor` tests this interface.
@@ -22,9 +23,10 @@ from mixopt.system import Say, silent
 
 # Failures that a retry may avoid: the process died, memory ran out, or the node went away.
 Fault = Literal["died", "memory", "lost"]
-PATIENCE = 600.0  # seconds
+PATIENCE = 600.0  # seconds that a worker may stand still, at least while it starts
 RETRIES = 3  # of a group whose node went away
-KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second from shells, containers
+# Exit codes; shells and containers add 128 to a signal.
+KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)
 TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # by a scheduler
 COMMAND = ("-P", "-m", "mixopt.sweeps.train_group")  # arguments of Python
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -87,8 +89,10 @@ class Ended:
     @classmethod
     def with_code(cls, code: int) -> Self:
         """Return the meaning of an exit code; a negative code is a signal."""
-        fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
-        if code in TERMINATED:
+        fault: Fault = "died"
+        if code in KILLED_FOR_MEMORY:
+            fault = "memory"
+        elif code in TERMINATED:
             fault = "lost"
         return cls(f"the worker ended with {exit_text(code)}", fault)
 
@@ -100,7 +104,9 @@ def exit_text(code: int) -> str:
         text = f"signal {-code}"
         with suppress(ValueError):
             text = f"signal {signal.Signals(-code).name}"
-    return f"{text}; out of memory?" if code in KILLED_FOR_MEMORY else text
+    if code in KILLED_FOR_MEMORY:
+        text += "; out of memory?"
+    return text
 
 
 State = Literal["waiting", "running"] | Ended

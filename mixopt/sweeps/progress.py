@@ -10,23 +10,24 @@ import json
 import math
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from mixopt.errors import MixoptError
-from mixopt.sweeps.groups import Beat, GroupOutcome, Report, has_result, read_beat
+from mixopt.sweeps.group_runner import Report
+from mixopt.sweeps.groups import Beat, GroupOutcome, has_result, read_beat
 from mixopt.sweeps.trial_files import WORK
 from mixopt.system import Update, checked_as, parse_json
 from mixopt.trials import TrialResult
 
 ATTEMPTS = "attempts.jsonl"
-HOUR = 3600.0
-COUNTS = ("workers", "running", "done", "lost", "tokens_per_second", "gpu_hours", "cpu_hours")
+HOUR = 3600.0  # seconds
 MAX_LINE = 1 << 20  # bytes
 
 
@@ -41,19 +42,25 @@ class AttemptRecord(Beat):
 
 def read_progress(folder: Path) -> list[Beat]:
     """Return the last beats of the groups that train."""
-    places = [place for place in sorted((folder / WORK).glob("*.*")) if not has_result(place)]
-    return [beat for beat in map(read_beat, places) if beat.seconds]
+    beats = []
+    for path in sorted((folder / WORK).glob("*.*")):
+        if not has_result(path):
+            beat = read_beat(path)
+            if beat.seconds:
+                beats.append(beat)
+    return beats
 
 
-def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
+def record_attempt(folder: Path, outcome: GroupOutcome) -> None:
     """Append an attempt; a failing disk does not stop the sweep."""
+    error_kind = "failed" if outcome.reason else "ended"
     record = {
         **outcome.beat.model_dump(),
         "trials": [trial.name for trial in outcome.trials],
         "node": outcome.beat.node or "unknown",
         "at": time.time(),
         "finished": len(outcome.results),
-        "outcome": outcome.fault or ("failed" if outcome.reason else "ended"),
+        "outcome": outcome.fault or error_kind,
         "reason": outcome.reason,
     }
     # Never write through a link: it may lead to any file.
@@ -73,29 +80,63 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
     return records
 
 
+@dataclass
+class DeviceUsage:
+    """What a sweep did on one kind of device of a node; the fields are those of `status --json`."""
+
+    node: str
+    kind: str
+    workers: int = 0
+    running: int = 0  # trials that train
+    done: int = 0  # trials with a result
+    lost: int = 0  # trials lost with the node
+    tokens_per_second: float | None = None
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0  # without GPUs
+
+    def add(self, beat: Beat) -> None:
+        """Add an attempt, or a group that still trains."""
+        self.gpu_hours += beat.seconds * beat.gpus / HOUR
+        if not beat.gpus:
+            self.cpu_hours += beat.cpu / HOUR
+        trials = len(beat.trials)
+        if isinstance(beat, AttemptRecord):
+            self.done += beat.finished
+            if beat.outcome == "lost":
+                self.lost += trials
+            return
+        self.workers += 1
+        self.running += trials
+        if beat.tokens_per_second is not None:
+            self.tokens_per_second = (self.tokens_per_second or 0.0) + beat.tokens_per_second
+
+
 def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> dict[str, Any]:
     """Sum the cost of a sweep: in total, and by node and kind of device."""
-    rows: dict[tuple[str, str], Any] = defaultdict(Counter)
+    usage: dict[tuple[str, str], DeviceUsage] = {}
     for beat in (*attempts, *running):
-        row, count = rows[beat.node, beat.kind], len(beat.trials)
-        row["gpu_hours"] += beat.seconds * beat.gpus / HOUR
-        row["cpu_hours"] += 0.0 if beat.gpus else beat.cpu / HOUR
-        if isinstance(beat, AttemptRecord):
-            row.update(done=beat.finished, lost=count if beat.outcome == "lost" else 0)
-        else:
-            row.update(workers=1, running=count)
-            if beat.tokens_per_second is not None:
-                row["tokens_per_second"] += beat.tokens_per_second
-    # A trial that sweep.stop trains in two parts has two attempts that ended.
-    times = Counter(trial for attempt in attempts for trial in attempt.trials)
-    ended = Counter(trial for a in attempts if a.outcome == "ended" for trial in a.trials)
-    retried = times.total() - len(times) - (ended.total() - len(ended))
-    nodes = [
-        {"node": node, "kind": kind, **dict.fromkeys(COUNTS, 0), "tokens_per_second": None, **row}
-        for (node, kind), row in sorted(rows.items(), key=lambda item: item[0])
-    ]
-    totals = {n: sum(row[n] for row in nodes) for n in ("lost", "gpu_hours", "cpu_hours")}
-    return {**totals, "retried": retried, "nodes": nodes}
+        device = usage.setdefault((beat.node, beat.kind), DeviceUsage(beat.node, beat.kind))
+        device.add(beat)
+    devices = [usage[key] for key in sorted(usage)]
+    return {
+        "lost": sum(device.lost for device in devices),
+        "gpu_hours": sum(device.gpu_hours for device in devices),
+        "cpu_hours": sum(device.cpu_hours for device in devices),
+        "retried": _retries(attempts),
+        "nodes": [asdict(device) for device in devices],
+    }
+
+
+def _retries(attempts: Sequence[AttemptRecord]) -> int:
+    """Return the number of attempts at trials beyond the first, and beyond a further part."""
+    times = Counter[str]()
+    ended = Counter[str]()  # a trial that sweep.stop trains in two parts has two
+    for attempt in attempts:
+        times.update(attempt.trials)
+        if attempt.outcome == "ended":
+            ended.update(attempt.trials)
+    further_parts = ended.total() - len(ended)
+    return times.total() - len(times) - further_parts
 
 
 def seconds_left(
@@ -117,19 +158,25 @@ def sweep_meter(
 
     The caller adds to the results, which are those of trials that ended before at first.
     """
-    before, start = tokens * len(results), math.inf
+    tokens_before = tokens * len(results)
+    start = math.inf  # when the first group of trials ran
 
     def report(running: Sequence[Beat]) -> None:
         nonlocal start
-        now, finished = time.monotonic(), len(results)
+        now = time.monotonic()
         if any(beat.trials for beat in running):  # one without trials measures the group size
             start = min(start, now)
+        finished = len(results)
         trained = finished * tokens + sum(beat.done for beat in running)
-        count = sum(result.has_failed for result in results.values())
-        failed = f", {count} failed" if count else ""
-        pace = "compiling" if any(beat.doing == "compiling" for beat in running) else "starting"
-        if trained > before:
-            pace = f"{(trained - before) / max(now - start, 1e-3) / 1000:,.0f}k tokens/s"
+        if trained > tokens_before:
+            rate = (trained - tokens_before) / max(now - start, 1e-3)
+            pace = f"{rate / 1000:,.0f}k tokens/s"
+        elif any(beat.doing == "compiling" for beat in running):
+            pace = "compiling"
+        else:
+            pace = "starting"
+        failures = sum(result.has_failed for result in results.values())
+        failed = f", {failures} failed" if failures else ""
         update(trained, f"{finished}/{trials} trials{failed}, {pace}")
 
     return report

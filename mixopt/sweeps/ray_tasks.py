@@ -2,7 +2,7 @@
 
 A task passes its folder to a worker process that stays on the node for the next group, as with the
 local executor. Ray assigns CPUs, memory and GPUs, and reports when a node or a process dies; tasks
-end with their owner. Lost groups are retried and counted in mixopt.sweeps.sweep.
+end with their owner. Lost groups are retried and counted in mixopt.sweeps.retries.
 """
 
 import os
@@ -23,6 +23,7 @@ from mixopt.system import checked_as, host_name, within
 
 DEADLINE = 30.0  # seconds that a call to the cluster may take
 TICK = 0.05  # seconds between two checks for a result
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _WORKERS: dict[str | None, Worker] = {}  # by GPUs; used in Ray's worker processes only
 
 
@@ -43,12 +44,12 @@ class RayExecutor:
         """Check the options, and connect to the cluster."""
         self._ray = import_ray()
         self._unreachable = (self._ray.exceptions.RayError, ConnectionError)
-        where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
-        self._needs = {"CPU": checked_as(positive, cpus, f"{where}.cpus", ConfigError)}
+        self._needs = {"CPU": checked_as(_Positive, cpus, "sweep.options.cpus", ConfigError)}
         if memory is not None:
-            size = checked_as(ByteSize, memory, f"{where}.memory", ConfigError)
+            size = checked_as(ByteSize, memory, "sweep.options.memory", ConfigError)
             self._needs["memory"] = float(size)
-        self._workers, self.queues = site.workers, site.workers is None
+        self._workers = site.workers
+        self.queues = site.workers is None
         self._tasks = dict[str, Any]()
         self._is_ours = connect(address)
         gpus = site.gpus
@@ -59,15 +60,18 @@ class RayExecutor:
     @property
     def slots(self) -> int:
         """Number of folders that train at once on the cluster's present nodes."""
-        return self._workers or self._fitting()
+        return self._workers or self._workers_that_fit()
 
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit one task for each folder."""
         if self.queues and not self._tasks:  # raise now instead of waiting silently
-            self._fitting()
-        cpus, gpus, memory = (self._needs.get(name) for name in ("CPU", "GPU", "memory"))
+            self._workers_that_fit()
+        gpus = self._needs["GPU"]
         task = self._ray.remote(train_on_node).options(
-            max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=memory
+            max_retries=0,
+            num_cpus=self._needs["CPU"],
+            num_gpus=gpus,
+            memory=self._needs.get("memory"),
         )
         handles = [str(folder) for folder in folders]
         self._tasks |= {handle: task.remote(handle, gpus) for handle in handles}
@@ -84,7 +88,10 @@ class RayExecutor:
                 f"Ray: the cluster can no longer be reached: {_one_line(error)}; run the sweep"
                 " again"
             ) from error
-        return {h: self._end_of(task) if task in ready else "waiting" for h, task in tasks.items()}
+        states: dict[str, State] = {}
+        for handle, task in tasks.items():
+            states[handle] = self._end_of(task) if task in ready else "waiting"
+        return states
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Kill tasks, or take them out of the queue; Ray ends the child processes of a task."""
@@ -109,36 +116,48 @@ class RayExecutor:
             raise RunError(f"Ray: {answer}")
         return answer or Ended("its result is not seen here", "lost")
 
-    def _fitting(self) -> int:
+    def _workers_that_fit(self) -> int:
         """Return how many workers fit on the cluster; raise RunError if none does."""
         resources = _within_deadline(self._ray.cluster_resources)
-        needs = {name: each for name, each in self._needs.items() if each}
-        count = min(int((resources.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
-        if not count:
-            worker = ", ".join(f"{each:g} {name}" for name, each in needs.items())
+        needs = {name: amount for name, amount in self._needs.items() if amount}
+        counts = []
+        for name, amount in needs.items():
+            available = resources.get(name, 0.0) + 1e-9  # for fractions of a GPU
+            counts.append(int(available // amount))
+        if min(counts) == 0:
+            worker = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
             raise RunError(
                 f"Ray: the cluster has no room for a worker of {worker}. Ask for less (sweep.gpus,"
                 " sweep.options.cpus and memory), or set sweep.workers to wait for more nodes"
             )
-        return count
+        return min(counts)
 
 
 def train_on_node(folder: str, gpus: float) -> Ended | str | None:
     """Train a folder on the node of this Ray task; return nothing, or what went wrong."""
-    path, visible = Path(folder), os.environ.get(VISIBLE) if gpus else None
+    path = Path(folder)
     if not path.is_dir():
         return f"{folder}: not found on {host_name()}; use an --out folder that all nodes share"
-    kind = next((kind for _, kind in find_gpus()), "gpu") if gpus else "cpu"
-    worker = _WORKERS.setdefault(visible, Worker(WorkerDevice(visible, kind, gpus)))
+    worker = _worker_on_node(gpus)
     worker.begin(path)
     try:
         while worker.ended is None and not worker.is_free:
             time.sleep(TICK)
-        end = worker.ended or Ended("the group was taken back", "lost")
+        end = worker.ended or Ended("the group was stopped by its owner", "lost")
         return None if has_result(path) else end
     finally:
         if not has_result(path):
             worker.kill()
+
+
+def _worker_on_node(gpus: float) -> Worker:
+    """Return this Ray process's worker for its GPUs, or for its core."""
+    if not gpus:
+        return _WORKERS.setdefault(None, Worker(WorkerDevice(None, "cpu", gpus)))
+    visible = os.environ.get(VISIBLE)
+    available = find_gpus()
+    model = available[0].model if available else "gpu"
+    return _WORKERS.setdefault(visible, Worker(WorkerDevice(visible, model, gpus)))
 
 
 def import_ray() -> Any:

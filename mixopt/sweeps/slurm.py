@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -32,25 +32,15 @@ MAX_ARRAY = 1000  # tasks of one array; the default of Slurm's MaxArraySize is 1
 DEADLINE = 30.0  # seconds that a Slurm command may take
 ASK_EVERY = 5.0  # seconds between two calls of squeue
 MAX_REASON = 300  # characters
-EXIT, SCRIPT, FOLDERS = "exit", "array.sh", "folders.txt"
+EXIT = "exit"  # file of a task's exit code
+SCRIPT = "array.sh"
+FOLDERS = "folders.txt"  # the folder of each task, one a line
 _PENDING = {"PENDING", "REQUEUED", "CONFIGURING"}
 _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
 # squeue's reasons for tasks that will never start.
 _NEVER = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
 }  # fmt: skip
-
-
-def _line(text: str) -> str:
-    if any(map(is_control, text)):
-        raise ValueError("has control characters")
-    return text
-
-
-_Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
-_Line = Annotated[
-    str, Field(coerce_numbers_to_str=True, min_length=1, max_length=1000), AfterValidator(_line)
-]
 # The shell forwards SIGTERM to its child, waits for it, and writes its exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
@@ -65,6 +55,27 @@ code=$?
 while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
 echo $code > "$folder/{exit}.tmp" && mv "$folder/{exit}.tmp" "$folder/{exit}"
 """
+
+
+def _without_control(text: str) -> str:
+    if any(map(is_control, text)):
+        raise ValueError("has control characters")
+    return text
+
+
+_Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
+_Line = Annotated[
+    str,
+    Field(coerce_numbers_to_str=True, min_length=1, max_length=1000),
+    AfterValidator(_without_control),
+]
+
+
+class _QueuedTask(NamedTuple):
+    """A task in Slurm's queue."""
+
+    state: str
+    reason: str
 
 
 class SlurmExecutor:
@@ -89,13 +100,16 @@ class SlurmExecutor:
             setup: Shell lines to run before mixopt, such as `module load cuda/12.4`.
             python: Command of a Python on the nodes that has mixopt installed.
         """
-        where = "sweep.options"
-        self._site, self._work = site, site.folder / WORK
+        self._site = site
+        self._work = site.folder / WORK
         self._say_once = cache(site.say)
-        self._queue, self._is_silent, self._asked = dict[str, list[str]](), False, -math.inf
-        self._sbatch = checked_as(dict[_Name, _Line], sbatch or {}, f"{where}.sbatch", ConfigError)
-        self._setup = checked_as(list[_Line], setup, f"{where}.setup", ConfigError)
-        self._python = checked_as(_Line, python, f"{where}.python", ConfigError)
+        self._queue: dict[str, _QueuedTask] = {}  # this sweep's tasks, as squeue last listed them
+        self._is_silent = False  # whether squeue gave no answer when last asked
+        self._last_asked = -math.inf
+        options = dict[_Name, _Line]
+        self._sbatch = checked_as(options, sbatch or {}, "sweep.options.sbatch", ConfigError)
+        self._setup = checked_as(list[_Line], setup, "sweep.options.setup", ConfigError)
+        self._python = checked_as(_Line, python, "sweep.options.python", ConfigError)
         digest = hashlib.sha256(str(site.folder).encode()).hexdigest()[:8]
         run = re.sub(r"[^A-Za-z0-9_.-]", "_", site.folder.parent.name)[:40]
         self._name = f"mixopt-{run}-{digest}"
@@ -108,24 +122,30 @@ class SlurmExecutor:
 
     def script(self, tasks: int, number: int = 1) -> str:
         """Return the batch script of an array."""
-        folders, gpus = self._work / f"array-{number}" / FOLDERS, self._gpus
-        options = {
+        gpus = self._gpus
+        options: dict[str, str | int] = {
             **self._sbatch,
             "job-name": self._name,
             "array": f"0-{tasks - 1}%{self.slots}",
             "output": "/dev/null",  # a task redirects its output to the log of its group
             "ntasks-per-node": 1,
             "signal": "B:TERM@30",  # time to return the trials before the limit
-            **({"gpus-per-node": gpus} if gpus else {}),
         }
+        setup = list(self._setup)
+        if gpus:
+            options["gpus-per-node"] = gpus
+        else:
+            threads = " ".join(f"{name}=1" for name in ONE_THREAD)
+            setup.append(f"export {threads}")
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items()]
         lines.append("#SBATCH --no-requeue")  # the sweep retries lost groups, and counts retries
-        threads = f"export {' '.join(f'{name}=1' for name in ONE_THREAD)}"
+        folders = self._work / f"array-{number}" / FOLDERS
+        command = shlex.split(self._python) + list(COMMAND)
         text = _RUN.format(
             folders=shlex.quote(str(folders)),
             logs=shlex.quote(str(self._site.folder / LOGS)),
-            setup="\n".join([*self._setup, *([] if gpus else [threads])]),
-            command=shlex.join([*shlex.split(self._python), *COMMAND]),
+            setup="\n".join(setup),
+            command=shlex.join(command),
             exit=EXIT,
         )
         return "\n".join(["#!/bin/bash", "# Written by mixopt.", *lines, "", "set -e", text])
@@ -136,33 +156,36 @@ class SlurmExecutor:
         for at in range(0, len(folders), MAX_ARRAY):
             part = folders[at : at + MAX_ARRAY]
             number = 1 + len(list(self._work.glob("array-*")))
-            place = self._work / f"array-{number}"
-            write_text(place / FOLDERS, "".join(f"{folder}\n" for folder in part))
-            write_text(place / SCRIPT, self.script(len(part), number))
+            array = self._work / f"array-{number}"
+            script = array / SCRIPT
+            write_text(array / FOLDERS, "".join(f"{folder}\n" for folder in part))
+            write_text(script, self.script(len(part), number))
             (self._site.folder / LOGS).mkdir(exist_ok=True)
-            process = _run("sbatch", "--parsable", str(place / SCRIPT))
+            process = _run("sbatch", "--parsable", str(script))
             job = process.stdout.strip().partition(";")[0]
             if process.returncode != 0 or not job.isdecimal():
                 raise ConfigError(f"sweep.options: refused by sbatch: {_reason(process)}")
             suffix = "" if number == 1 else " again"
-            self._site.say(f"submitted{suffix} to Slurm as job {job}: {place / SCRIPT}")
+            self._site.say(f"submitted{suffix} to Slurm as job {job}: {script}")
             handles += [f"{job}_{task} {folder}" for task, folder in enumerate(part)]
-            self._asked = -math.inf
+            self._last_asked = -math.inf
         return handles
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return the states of tasks from `squeue` and their exit codes."""
         now = time.monotonic()
-        if now - self._asked >= ASK_EVERY:
-            self._asked = now
+        if now - self._last_asked >= ASK_EVERY:
+            self._last_asked = now
             try:
-                self._queue, self._is_silent = self._live_tasks(), False
+                self._queue = self._live_tasks()
+                self._is_silent = False
             except RunError as error:
                 self._is_silent = True
                 self._say_once(f"{error}; tasks continue, and squeue is asked again")
-        states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
+        states = {handle: self._state(handle) for handle in handles}
         if set(states.values()) == {"waiting"}:
-            self._say_reasons({self._queue[t][1] for t in map(_task, handles) if t in self._queue})
+            queued = [self._queue.get(_task(handle)) for handle in handles]
+            self._say_reasons({task.reason for task in queued if task is not None})
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
@@ -179,27 +202,30 @@ class SlurmExecutor:
     def close(self) -> None:
         """Do nothing: no process runs on this machine."""
 
-    def _state(self, task: str, folder: str) -> State:
-        code = None
-        with suppress(OSError, ValueError):
-            # NFS may cache that a file is absent; listing the directory asks the server again.
-            code = int(Path(folder, EXIT).read_text()) if EXIT in os.listdir(folder) else None
+    def _state(self, handle: str) -> State:
+        task, folder = handle.split(" ", 1)
+        code = _exit_code(Path(folder))
         if code is not None:
             return Ended.with_code(code)
         if task in self._queue:
-            return "waiting" if self._queue[task][0] in _PENDING else "running"
+            return "waiting" if self._queue[task].state in _PENDING else "running"
         if self._is_silent:  # no answer from squeue; the worker's beats tell whether it runs
             return "waiting"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
 
-    def _live_tasks(self) -> dict[str, list[str]]:
-        """Return state and reason of each of this sweep's tasks in Slurm's queue."""
+    def _live_tasks(self) -> dict[str, _QueuedTask]:
+        """Return this sweep's tasks in Slurm's queue."""
         options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
         process = _run("squeue", *options)
         if process.returncode != 0:
             raise RunError(f"squeue: {_reason(process)}")
-        rows = [line.strip().split("|", 2) for line in process.stdout.splitlines()]
-        return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
+        tasks = {}
+        for line in process.stdout.splitlines():
+            fields = line.strip().split("|", 2)
+            if len(fields) == 3 and fields[1] in _LIVE:
+                task, state, reason = fields
+                tasks[task] = _QueuedTask(state, reason)
+        return tasks
 
     def _say_reasons(self, reasons: set[str]) -> None:
         """Report why all tasks wait; raise ConfigError if they would wait forever."""
@@ -217,11 +243,22 @@ class SlurmExecutor:
                 f"sweep.gpus: {gpus:g}: Slurm gives whole GPUs to a task; write 1, or use executor"
                 " ray"
             )
-        return int(self._site.device.startswith("cuda") if gpus is None else gpus)
+        if gpus is None:
+            return int(self._site.device.startswith("cuda"))
+        return int(gpus)
 
 
 def _task(handle: str) -> str:
     return handle.partition(" ")[0]
+
+
+def _exit_code(folder: Path) -> int | None:
+    """Return the exit code that a task left in its folder; None if there is none."""
+    with suppress(OSError, ValueError):
+        # NFS may cache that a file is absent; listing the directory asks the server again.
+        if EXIT in os.listdir(folder):
+            return int((folder / EXIT).read_text())
+    return None
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

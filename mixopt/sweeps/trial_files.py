@@ -5,6 +5,7 @@
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,23 +20,31 @@ from mixopt.system import (
     Count,
     FileShape,
     check_name,
+    check_names,
     checked_as,
     inside,
+    read_json,
     read_sealed,
+    write_json,
     write_sealed,
 )
 from mixopt.trials import Losses, Role, Status, Trial, TrialResult
 
-# In a folder of trials: groups, rounds of the design and group size, and three folders.
-GROUPS, ROUNDS, SIZE = "groups.json", "rounds.json", "group_size.json"
-FILES = "files"  # what a proxy saves of each trial
-WORK = "work"  # the groups that train
-LOGS = "logs"
+# In a folder of trials:
+GROUPS = "groups.json"  # the names of the trials of each group
+ROUNDS = "rounds.json"  # the rounds of the design
+SIZE = "group_size.json"
+FILES = "files"  # folder: what a proxy saves of each trial
+WORK = "work"  # folder: the groups that train
+LOGS = "logs"  # folder
+NAME_LENGTH = 40  # characters of a trial's name in the names of its group's folder and log
+_Groups = list[Annotated[list[str], Field(min_length=1)]]
 
 
 def _experts(content: dict[str, Any]) -> ExpertCounts:
-    sides = ("train", "held_out")
-    return ExpertCounts(*(Assignments.from_dict(content.get(n), f"experts.{n}") for n in sides))
+    train = Assignments.from_dict(content.get("train"), "experts.train")
+    held_out = Assignments.from_dict(content.get("held_out"), "experts.held_out")
+    return ExpertCounts(train, held_out)
 
 
 class TrialShape(FileShape):
@@ -79,7 +88,8 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
     """Return a result as JSON values, without absent experts and tasks."""
     content = asdict(replace(result, experts=None), dict_factory=_present)
     if result.experts is not None:
-        content["experts"] = {n: counts.to_json() for n, counts in vars(result.experts).items()}
+        sides = vars(result.experts).items()
+        content["experts"] = {side: counts.to_json() for side, counts in sides}
     return content
 
 
@@ -119,7 +129,8 @@ class TrialFolder:
 
     def __init__(self, path: Path, made_by: str = "") -> None:
         """Open a folder, which need not exist."""
-        self.path, self._made_by = path, made_by
+        self.path = path
+        self._made_by = made_by
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
         """Return the existing results, by trial."""
@@ -128,9 +139,10 @@ class TrialFolder:
             path = self._file(trial.name)
             if not path.exists():
                 continue
-            trained, results[trial.name] = read_entry(path, self._made_by)
-            if trained != trial:
+            recorded_trial, result = read_entry(path, self._made_by)
+            if recorded_trial != trial:
                 raise RunError(f"{path}: is for another mixture or seed; delete it to train again")
+            results[trial.name] = result
         return results
 
     def write(self, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
@@ -147,9 +159,38 @@ class TrialFolder:
         return inside(self.path, f"{check_name(trial, 'trial', RunError)}.json")
 
 
+def read_groups(folder: Path) -> list[list[str]]:
+    """Return the names of the trials of each saved group; empty before the first sweep."""
+    path = folder / GROUPS
+    if not path.exists():
+        return []
+    try:
+        groups: list[list[str]] = read_json(path, _Groups)
+        counts = Counter[str]()
+        for names in groups:
+            counts.update(names)
+        check_names(counts, f"{path}: trial", RunError)
+        for name, count in counts.items():
+            if count > 1:
+                raise RunError(f"{path}: trial {name!r} is in two places")
+    except RunError as error:
+        raise RunError(f"{error}; delete {path}, and the groups are formed again") from error
+    return groups
+
+
+def write_groups(folder: Path, groups: Sequence[Sequence[str]]) -> None:
+    """Save the names of the trials of each group."""
+    write_json(folder / GROUPS, groups)
+
+
 def log_of_trial(folder: Path, trial: str, groups: Sequence[Sequence[str]]) -> Path | None:
     """Return the log of the last attempt at a trial's group; None if there is none."""
-    first = next((names[0] for names in groups if trial in names), trial)[:40]
+    first = trial
+    for names in groups:
+        if trial in names:
+            first = names[0]
+            break
+    prefix = first[:NAME_LENGTH]
     files = filter(Path.is_file, (folder / LOGS).glob("*.log"))
-    logs = [log for log in files if log.name.rpartition("-")[0] == first]
+    logs = [log for log in files if log.name.rpartition("-")[0] == prefix]
     return max(logs, key=lambda log: log.stat().st_mtime_ns, default=None)

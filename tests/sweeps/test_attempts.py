@@ -5,8 +5,7 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Beat, GroupOutcome, failure_kind, read_groups
-from mixopt.sweeps.groups import Watch
-from mixopt.sweeps.sweep import Attempts
+from mixopt.sweeps.retries import RetryQueue, Watch
 from mixopt.system import write_json
 from mixopt.trials import Trial, TrialResult
 
@@ -21,18 +20,18 @@ class Tried:
     def __init__(self, folder, groups=("abc", "de", "f")):
         write_json(folder / "groups.json", [list(group) for group in groups])
         self.folder, self.lines = folder, []
-        self.attempts = Attempts(folder, [named(g) for g in groups], ["d", "e"])
+        self.queue = RetryQueue(folder, [named(g) for g in groups], ["d", "e"])
 
     def lost(self, names, fault="died"):
-        return self.settle(GroupOutcome(named(names), reason="the worker died", fault=fault))
+        return self.retry_or_fail(GroupOutcome(named(names), reason="the worker died", fault=fault))
 
-    def settle(self, outcome):
-        failed = self.attempts.settle(outcome, self.lines.append)
+    def retry_or_fail(self, outcome):
+        failed = self.queue.retry_or_fail(outcome, self.lines.append)
         return {result.trial: result.reason for result in failed}
 
     @property
     def handed_out(self):
-        return ["".join(trial.name for trial in group) for group in self.attempts.groups]
+        return ["".join(trial.name for trial in group) for group in self.queue.groups]
 
     @property
     def kept(self):
@@ -49,7 +48,7 @@ def test_a_group_whose_worker_died_is_handed_out_again_and_a_reason_of_the_proxy
     assert tried.lost("abc") == {}
     assert tried.lines == ["the worker died; retrying a and 2 more"]
     outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
-    assert tried.settle(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
+    assert tried.retry_or_fail(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
 
 
 def test_after_short_memory_its_halves_are_and_theirs_down_to_single_trials(tried):

@@ -19,7 +19,7 @@ from mixopt.sweeps import (
     sweep_totals,
 )
 from mixopt.sweeps.groups import BEAT, GroupResult, write_beat, write_group, write_result
-from mixopt.sweeps.progress import note_attempt, sweep_meter
+from mixopt.sweeps.progress import record_attempt, sweep_meter
 from mixopt.trials import Trial, TrialResult
 
 TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
@@ -86,15 +86,15 @@ def test_nothing_is_appended_to_a_file_that_a_link_leads_to(tmp_path, link):
     folder = tmp_path / "trials"
     folder.mkdir()
     link(other, folder / ATTEMPTS)
-    note_attempt(folder, GroupOutcome(named("ab")))
+    record_attempt(folder, GroupOutcome(named("ab")))
     assert other.read_text() == "mine\n"
 
 
 def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
     beat = Beat(trials=["a", "b"], seconds=2.5, **GPU)
-    note_attempt(tmp_path, GroupOutcome(named("ab"), [result("a"), result("b")], beat=beat))
-    note_attempt(tmp_path, GroupOutcome(named("c"), reason="node \xe9 went away", fault="lost"))
-    note_attempt(tmp_path, GroupOutcome(named("c"), reason="no such layer"))
+    record_attempt(tmp_path, GroupOutcome(named("ab"), [result("a"), result("b")], beat=beat))
+    record_attempt(tmp_path, GroupOutcome(named("c"), reason="node \xe9 went away", fault="lost"))
+    record_attempt(tmp_path, GroupOutcome(named("c"), reason="no such layer"))
     assert (tmp_path / ATTEMPTS).read_bytes().isascii(), "whatever the locale"
     first, *others = read_attempts(tmp_path)
     assert (first.trials, first.finished, first.outcome) == (["a", "b"], 2, "ended")
@@ -106,9 +106,9 @@ def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
 
 
 def test_what_cannot_be_written_or_read_ends_no_sweep(tmp_path):
-    note_attempt(tmp_path / "absent", GroupOutcome(named("ab")))
+    record_attempt(tmp_path / "absent", GroupOutcome(named("ab")))
     assert read_attempts(tmp_path) == []
-    note_attempt(tmp_path, GroupOutcome(named("a")))
+    record_attempt(tmp_path, GroupOutcome(named("a")))
     with (tmp_path / ATTEMPTS).open("a") as stream:
         stream.write('{"at": "soon"}\n[[[\n\n{"at": 1.0, "trials"')
     assert len(read_attempts(tmp_path)) == 1

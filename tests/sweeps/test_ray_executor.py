@@ -14,6 +14,7 @@ from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.sweeps import Ended, RayExecutor, make_executor, ray_tasks
 from mixopt.sweeps.groups import GroupResult, write_result
+from mixopt.sweeps.local import Gpu
 
 
 class RayError(Exception):
@@ -196,7 +197,7 @@ class NodeWorker:
             self.is_free = True
         if folder.name == "died":
             self.ended = Ended("exit code 3")
-        if folder.name == "taken":
+        if folder.name == "stopped":
             folder.rmdir()
             self.is_free = True
 
@@ -209,7 +210,7 @@ class NodeWorker:
     [
         ("result", None, 0),
         ("died", Ended("exit code 3"), 1),
-        ("taken", Ended("the group was taken back", "lost"), 1),
+        ("stopped", Ended("the group was stopped by its owner", "lost"), 1),
     ],
 )
 def test_a_task_has_its_folder_trained_by_a_worker_that_stays(
@@ -218,7 +219,7 @@ def test_a_task_has_its_folder_trained_by_a_worker_that_stays(
     workers = {}
     monkeypatch.setattr(ray_tasks, "Worker", NodeWorker)
     monkeypatch.setattr(ray_tasks, "_WORKERS", workers)
-    monkeypatch.setattr(ray_tasks, "find_gpus", lambda: [("3", "L4")])
+    monkeypatch.setattr(ray_tasks, "find_gpus", lambda: [Gpu("3", "L4")])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     for gpus in (0, 0.5, 0.5):
         (tmp_path / name).mkdir(exist_ok=True)

@@ -14,8 +14,9 @@ from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps import Progress, Training, run_trials, sweep, train_group
-from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
-from mixopt.sweeps.train_group import Heart, failure, train_folder, validated
+from mixopt.sweeps.groups import Beat, GroupResult, log_hint, read_beat, read_result, write_group
+from mixopt.sweeps.local import Gpu
+from mixopt.sweeps.train_group import Heartbeat, failure, train_folder, validated
 from mixopt.system import host_name, read_json, write_json
 from mixopt.trials import Losses, TrialResult
 
@@ -178,7 +179,7 @@ def test_a_worker_with_gpus_is_told_to_use_them(corpus, tmp_path, anew, monkeypa
         if given is not None:
             monkeypatch.setenv("MIXOPT_PLACE", given)
         else:
-            monkeypatch.setattr(train_group, "find_gpus", lambda: [("0", "L4"), ("1", "L4")])
+            monkeypatch.setattr(train_group, "find_gpus", lambda: [Gpu("0", "L4"), Gpu("1", "L4")])
         training = Training(1000, device="auto")
         folder = group_in(tmp_path / str(given is None), corpus.path, training=training)
         (job, _, _) = train_folder(folder, os.getppid(), None)
@@ -189,7 +190,7 @@ def test_a_worker_with_gpus_is_told_to_use_them(corpus, tmp_path, anew, monkeypa
 
 def heart(folder, parent=None):
     folder.mkdir(exist_ok=True)
-    return Heart(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent)
+    return Heartbeat(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent)
 
 
 def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
@@ -211,12 +212,12 @@ def test_no_result_is_written_that_nobody_wants(tmp_path, monkeypatch):
     assert not (tmp_path / "gone").exists()
 
 
-@pytest.mark.parametrize("why", ["orphaned", "taken back"])
+@pytest.mark.parametrize("why", ["orphaned", "stopped"])
 def test_a_worker_of_which_nobody_wants_a_result_ends(tmp_path, monkeypatch, why):
     codes = queue.Queue()
     monkeypatch.setattr(os, "_exit", codes.put)
     beating = heart(tmp_path / "a", -1 if why == "orphaned" else None)
-    if why == "taken back":
+    if why == "stopped":
         shutil.rmtree(tmp_path / "a")
     assert codes.get(timeout=10) == 1
     beating.end(GroupResult())
@@ -278,9 +279,9 @@ def test_short_memory_is_told_from_other_errors(error, fault):
 
 def test_a_log_is_beside_the_work_and_its_last_line_is_told(tmp_path):
     folder, log = tmp_path / "work" / "a.1", tmp_path / "logs" / "a.1.log"
-    assert last_words(folder) == "it left no log: do all nodes see the run directory?"
+    assert log_hint(folder) == "it left no log: do all nodes see the run directory?"
     log.parent.mkdir()
     log.write_text("\n \n")
-    assert last_words(folder) == f"see {log}"
+    assert log_hint(folder) == f"see {log}"
     log.write_text(f"{'x' * 20_000}\nfirst\r last {'y' * 400}\n\n")
-    assert last_words(folder) == f"a.1.log ends with {'last ' + 'y' * 295!r}"
+    assert log_hint(folder) == f"a.1.log ends with {'last ' + 'y' * 295!r}"

@@ -42,7 +42,7 @@ class Sound:
         trials = [Trial(**dict(shape)) for shape in group.trials]
         heart = SimpleNamespace(report=lambda progress: None)
         try:
-            return train_group._trained(train_group._loaded(group.job), trials, heart)
+            return train_group.train_trials(train_group.load_job(group.job), trials, heart)
         except Exception as error:
             return train_group.failure(error)
 
