@@ -61,7 +61,7 @@ def test_shares_of_the_corpus_and_tokens_of_a_step_follow_from_the_lengths():
     assert run.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
 
 
-def test_what_is_said_of_a_run_is_told():
+def test_a_setting_has_the_options_of_the_run():
     run = setting_of(
         evaluations=["x", "y"],
         objective={"y": 0.5},

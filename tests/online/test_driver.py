@@ -28,7 +28,7 @@ from mixopt.errors import EstimatorError, RunError
 from mixopt.online import Plan
 
 
-def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_of(tmp_path):
+def test_plans_keep_their_pace_and_take_effect_one_step_after_their_observations(tmp_path):
     order, log = sampler(), tmp_path / "log.jsonl"
     train(driver_over(order, Turning(5), log=log), order, until=19)
     assert held_from(log) == [0, 5, 10, 15]
@@ -38,7 +38,7 @@ def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_o
     assert [line["why"] for line in lines(log)[1:]] == [f"turn {k}" for k in range(4)]
 
 
-def test_an_evaluation_is_after_as_many_steps_on_the_weights_as_were_planned(tmp_path):
+def test_an_evaluation_follows_the_planned_steps_on_its_weights(tmp_path):
     order, log = sampler(), tmp_path / "log.jsonl"
     estimator = Turning(3, held_out=True, first_look=True)
     train(driver_over(order, estimator, log=log, evaluate=held_out_of()), order, until=12)
@@ -317,7 +317,7 @@ def test_a_loop_that_calls_the_driver_at_the_wrong_time_is_told_what_to_call():
     batches.close()
 
 
-def test_what_the_estimator_raised_is_in_the_state_until_all_have_heard_of_it(tmp_path):
+def test_an_estimator_error_is_in_the_state_until_it_is_broadcast(tmp_path):
     class Deaf(Turning):
         def observe(self, observation):
             raise KeyError("web")

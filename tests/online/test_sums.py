@@ -116,7 +116,7 @@ def rise(*means, counts=(4, 4, 4)):
     return said[-1]
 
 
-def test_a_window_has_sums_and_counts_by_domain_or_names_that_with_most_losses_not_finite():
+def test_a_window_has_sums_by_domain_or_names_the_domain_with_most_invalid_losses():
     seen = rise([1, 2, 3], [1, 2.25, 9], counts=(4, 8, 0))
     assert (seen.step, seen.learning_rate) == (2, 0.1)
     assert seen.loss_sum_D.tolist() == [4, 18, 0]

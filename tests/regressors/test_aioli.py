@@ -162,14 +162,14 @@ LONG = {"update_steps": 100, "sweep_steps": 10}
 @pytest.mark.parametrize(
     ("setting", "options", "message"),
     [
-        (run_of(1), {}, "aioli: one domain has nothing to be mixed with"),
-        (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 of 2 domains is no more than the others have"),
+        (run_of(1), {}, "aioli: there is one domain; a mixture needs at least 2"),
+        (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 is not above an even share of 2 domains; give"),
         (
             run_of(7),
             LONG,
             "sweeps of 2 x 7 domains x 10 steps fill a round of 100; fewer sweeps or",
         ),
-        (run_of(3), {"prior_steps": 600}, "aioli: prior_steps: 600 of 600 steps"),
+        (run_of(3), {"prior_steps": 600}, "aioli: prior_steps: 600 of 600 steps leave none"),
     ],
 )
 def test_a_run_that_it_cannot_work_in_is_refused_at_the_start(setting, options, message):

@@ -46,7 +46,7 @@ def test_an_expert_that_most_tokens_choose_alone_is_collapse():
     assert found_in([np.multiply([0.2, 0.55, *wide[2:]], 100)], **OFF) == []
 
 
-def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too():
+def test_with_more_than_eight_experts_a_crowded_one_also_has_four_times_the_even_load():
     def busy(experts):
         load_E = np.array([0.2, 0.4, 0.6, 1, 1.2, 1.4, 1.8, 0.8][: experts - 1])
         busiest = 0.32  # 64% of the tokens, of which each chooses two
@@ -113,7 +113,7 @@ def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share():
     assert degraded(other=10) == ["d0"]
 
 
-def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more():
+def test_one_of_six_domains_may_occupy_an_eighth_more_than_its_share():
     def occupying(experts, share):
         counts_DE = np.zeros((6, 8))
         counts_DE[0, :experts] = share / experts
@@ -127,7 +127,7 @@ def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more():
 APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts each
 
 
-def test_of_a_rare_domain_the_one_whose_experts_it_uses_is_told():
+def test_a_rare_domain_is_reported_with_the_domain_whose_experts_it_uses():
     rare_E = [0.15, 0.15, 0.2, 0.2, 0.15, 0.15]
     (diagnosis,) = found_in([*(40 * APART), rare_E], **OFF)
     assert (diagnosis.kind, diagnosis.domain) == ("underfitting", "d3")
@@ -152,7 +152,7 @@ def mixed(part):
         ((mixed(0.25), 2 * mixed(0)[0]), (mixed(0.24), 2 * mixed(0)[0])),
     ],
 )
-def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(reported, left):
+def test_a_rare_domain_is_compared_with_a_part_of_the_median_distance(reported, left):
     def kinds(others_DE, rare_E):
         return [item.kind for item in found_in([*(40 * others_DE), rare_E])]
 

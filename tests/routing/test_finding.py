@@ -77,7 +77,7 @@ def tap():
         ([{"local_experts": nn.ModuleList([nn.Linear(8, 8)])}], {}, "'layers.0.local_experts' "),
     ],
 )
-def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, config, said):
+def test_unknown_experts_are_refused_with_the_way_to_count_them(layers, config, said):
     whole = model(*layers, model_type="new_moe", **config)
     assert has_experts(whole)
     line = refuses(RoutingError, rf"^ModuleDict \(family 'new_moe'\): {said}", find_routers, whole)
@@ -121,7 +121,7 @@ def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
         ([known() | {"gate": NewTopKRouter()}], [ADAPTER], ["layers.0.gate"]),
     ],
 )
-def test_an_adapter_a_tap_or_the_name_of_an_argument_makes_them_known(layers, adapters, found):
+def test_experts_are_found_by_adapter_tap_or_argument_name(layers, adapters, found):
     routers = find_routers(model(*layers), adapters)
     assert [router.name for router in routers] == found
     assert {(router.experts, router.top_k) for router in routers} == {(4, 2)}

@@ -88,7 +88,7 @@ def test_sequences_alternate_between_the_halves_and_who_comes_first_changes_by_b
     assert counts_HE.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
 
 
-def test_by_its_position_a_sequence_is_of_the_half_that_the_parity_of_its_bits_says():
+def test_the_half_of_a_sequence_is_the_bit_parity_of_its_position():
     assert halves(6, [range(6), [3, 8, 6, 1, 5, 7]]) == [
         [[0, 3, 5], [1, 2, 4]],
         [[0, 2, 4], [1, 3, 5]],

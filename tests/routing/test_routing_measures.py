@@ -42,7 +42,7 @@ def test_information_is_the_divergence_of_the_joint_counts_and_0_of_domains_that
     np.testing.assert_allclose(measures.profile_distances(alike), 0, atol=1e-7)
 
 
-def test_what_chance_adds_is_taken_off():
+def test_information_by_chance_is_subtracted():
     # 200 tables of 8 domains that are alike: the mean of what is measured must be 0.
     rng = np.random.default_rng(0)
     shares_D, profile_DE = np.ones(8) / 8, np.ones((8, 16)) / 16
@@ -57,7 +57,7 @@ def test_what_chance_adds_is_taken_off():
     assert np.mean(raw) > 20 * error
 
 
-def test_what_is_there_is_left():
+def test_true_information_is_kept():
     rng = np.random.default_rng(0)
     profile_DE = rng.dirichlet(np.ones(16) * 3, size=8)
     shares_D = np.ones(8) / 8
@@ -78,7 +78,7 @@ def test_a_domain_that_a_half_has_not_seen_is_left_out():
     assert np.isnan(measures.corrected_information(counts_HDE[:, :1], np.ones(1))).all()
 
 
-def test_an_expert_is_hot_that_a_normal_fitted_to_the_lower_loads_hardly_reaches():
+def test_a_hot_expert_is_beyond_a_normal_fit_to_the_lower_loads():
     load_E = np.random.default_rng(1).gamma(9, size=40)
     load_E[7] = 2.5 * load_E.max()
     shares_E, top = load_E / load_E.sum(), 5  # an eighth, which is not fitted

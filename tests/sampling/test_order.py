@@ -45,7 +45,7 @@ def worst_error(sampler, batches):
 
 @example(weights=[1.0, 1e-20, 1e-20], more=9)  # each has a share nevertheless
 @given(weights=weights, more=st.integers(-99, 1 << 90))
-def test_shares_are_whole_numbers_that_add_up_and_what_is_spread_is_in_proportion(weights, more):
+def test_shares_are_whole_numbers_that_add_up_and_spread_is_proportional(weights, more):
     shares = whole_shares(weights)
     assert sum(shares) == UNIT
     assert all((share > 0) == (weight > 0) for share, weight in zip(shares, weights, strict=True))
@@ -175,7 +175,7 @@ def test_a_state_of_long_ago_is_laid_out_from_a_place_near_it(monkeypatch):
     assert min(dealt) == 3072
 
 
-def test_what_many_domains_without_a_share_are_owed_is_made_good():
+def test_debts_to_many_domains_without_a_share_are_repaid():
     sampler = sampler_of([9] * 400, [1] * 399 + [1e-6], 199)
     for _ in range(3):
         sampler.set_weights([0.0] * 399 + [1.0])

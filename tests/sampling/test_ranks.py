@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch.distributed as dist
 from ranks import on_ranks
@@ -18,14 +19,22 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, MixtureStream
 from mixopt.errors import SamplerError
 from mixopt.integrations import MixtureState
-from mixopt.sampling import check_ranks, ranks
+from mixopt.sampling import check_ranks, deal_to_rank, ranks
 
 SIZES = {"web": 90, "code": 41, "books": 17}
-WEIGHTS, OTHER = [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]
+WEIGHTS = [0.5, 0.3, 0.2]
+OTHER = [0.2, 0.3, 0.5]
 
 
 def over(**options):
     return MixtureSampler(SIZES, WEIGHTS, **{"batch_size": 8} | options)
+
+
+def test_a_batch_is_dealt_to_ranks_in_equal_consecutive_parts():
+    rows_KB = np.arange(12).reshape(2, 6)
+    parts = [deal_to_rank(rows_KB, rank, 3) for rank in range(3)]
+    assert parts[1].tolist() == [[2, 3], [8, 9]]
+    assert np.array_equal(np.concatenate(parts, axis=1), rows_KB)
 
 
 # --- The part of a process, in a job of 4 whose groups are torch's and exchange nothing ----------
@@ -65,12 +74,12 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_the_rank_is_that_along_the_dimensions_that_split_data(be_rank, name):
     make, expected = PARTS[name]
-    found = []
+    parts = []
     for rank in range(4):
         be_rank(rank)
         order = over(mesh=make())
-        found.append((order.rank, order.world_size))
-    assert found == expected
+        parts.append((order.rank, order.world_size))
+    assert parts == expected
 
 
 def test_a_stream_takes_the_part_of_its_mesh_and_a_job_alone_its_own_ranks(be_rank):
@@ -104,13 +113,13 @@ def megatron():
          " rank=parallel_state.get_data_parallel_rank() and world_size="),
     ],
 )  # fmt: skip
-def test_what_does_not_say_along_what_data_are_split_is_refused(be_rank, make, options, message):
+def test_a_mesh_without_a_clear_data_dimension_is_refused(be_rank, make, options, message):
     mesh = make()
     assert over(rank=0, world_size=1).rank == 0
     refuses(SamplerError, re.escape(message), over, mesh=mesh, **options)
 
 
-def test_ranks_of_the_environment_that_are_no_numbers_are_refused(monkeypatch):
+def test_environment_ranks_that_are_not_numbers_are_refused(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert (over(batch_size=24).rank, over(batch_size=24).world_size) == (1, 3)
@@ -129,24 +138,26 @@ def test_accelerate_that_would_split_batches_again_is_refused(world_size, error)
 # --- Ranks that have one order of samples ---------------------------------------------------------
 
 
-def said(monkeypatch, orders):
-    """Return what check_ranks says on each of some ranks, which take turns until all have sent."""
+def errors_of(monkeypatch, orders):
+    """Return the error of check_ranks on each rank; ranks take turns until all have sent."""
     sent = defaultdict(dict)
 
-    def on(rank):
+    def error_on(rank):
         exchanges = count()
 
-        def gather(found, value):
-            each = sent[next(exchanges)]
-            each[rank] = value
-            found[:] = [each[k] for k in range(len(orders))]
+        def gather(gathered, value):
+            values = sent[next(exchanges)]
+            values[rank] = value
+            gathered[:] = [values[k] for k in range(len(orders))]
 
         job = SimpleNamespace(get_world_size=lambda: len(orders), all_gather_object=gather)
         monkeypatch.setattr(ranks, "_distributed", lambda: job)
         with suppress(KeyError):  # others have not sent yet
             return refusal(check_ranks, orders[rank])
 
-    return [[on(rank) for rank in range(len(orders))] for _ in range(3)][-1]
+    for _ in range(3):
+        errors = [error_on(rank) for rank in range(len(orders))]
+    return errors
 
 
 def parts_of(size, *taken):
@@ -191,7 +202,7 @@ def changed(*orders):
     ],
 )  # fmt: skip
 def test_ranks_that_differ_are_named_on_all_of_them(monkeypatch, make, message):
-    first, *others = said(monkeypatch, make())
+    first, *others = errors_of(monkeypatch, make())
     assert set(others) == {first}
     assert message in first if message else first == ""
 
@@ -244,7 +255,7 @@ def resumed(state):
 
 
 @pytest.mark.nightly
-def test_peers_take_the_same_rows_and_a_job_of_another_shape_goes_on_with_the_rest():
+def test_peers_take_the_same_rows_and_a_job_of_another_shape_resumes_after_them():
     undisturbed = over(rank=0, world_size=1)
     undisturbed.set_weights(OTHER, 14)
     expected = undisturbed.order.rows(0, 70).tolist()

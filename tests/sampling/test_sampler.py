@@ -77,7 +77,7 @@ def test_weights_of_a_smaller_batch_change_where_a_window_begins():
         finer.set_weights(OTHER)
 
 
-def test_weights_change_where_an_optimizer_step_begins_that_is_to_come():
+def test_weights_change_at_the_next_start_of_an_optimizer_step():
     sampler = sampler_of()
     take(sampler, 3)
     with pytest.raises(SamplerError, match="batch 2 comes too late: 3 is the next; .* change is 3"):

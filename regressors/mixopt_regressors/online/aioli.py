@@ -83,11 +83,11 @@ class AioliEstimator(OnlineEstimator):
         """Begin a run."""
         domains = len(setting.domains)
         if domains < 2:
-            raise EstimatorError("aioli: one domain has nothing to be mixed with")
+            raise EstimatorError("aioli: there is one domain; a mixture needs at least 2")
         if self.one_hot * domains <= 1.0 + 1e-9:
             raise EstimatorError(
-                f"aioli: one_hot: {self.one_hot:g} of {domains} domains is no more than"
-                f" the others have; above {1 / domains:.4g}"
+                f"aioli: one_hot: {self.one_hot:g} is not above an even share of {domains}"
+                f" domains; give more than {1 / domains:.4g}"
             )
         self.round_steps, self.each_sweep = self._lengths(setting)
         super().start(setting)
@@ -97,7 +97,10 @@ class AioliEstimator(OnlineEstimator):
         sweeps = self.sweeps * len(setting.domains)
         remaining = setting.steps - self.prior_steps
         if remaining < 1:
-            raise EstimatorError(f"aioli: prior_steps: {self.prior_steps} of {setting.steps} steps")
+            raise EstimatorError(
+                f"aioli: prior_steps: {self.prior_steps} of {setting.steps} steps leave none for"
+                " rounds"
+            )
         min_steps = math.ceil(sweeps * (self.sweep_steps or 1) / SWEEP_SHARE)
         default_steps = max(math.ceil(remaining / ROUNDS), min_steps)
         steps = min(self.update_steps or default_steps, remaining)

@@ -269,8 +269,8 @@ class RobustEstimator(OnlineEstimator):
         objective_D = np.array([weights.get(name, 0.0) for name in setting.domains])
         if not objective_D.any():
             raise EstimatorError(
-                "robust: the objective has no training domain; what domains do for others is found"
-                " by proxies (mixopt run), or by aioli's sweeps"
+                "robust: the objective has no training domain; proxies (mixopt run) or aioli's"
+                " sweeps measure the effect of domains on other targets"
             )
         if objective_D.sum() < 1.0 - 1e-9:
             objective_D = objective_D / objective_D.sum()
