@@ -5,6 +5,14 @@ from .export import (
     exporter as exporter,
     exporter_names as exporter_names,
 )
+from .export_interface import (
+    Entry as Entry,
+    ExportTool as ExportTool,
+    Facts as Facts,
+    Noted as Noted,
+    StageEntries as StageEntries,
+    WeightUnit as WeightUnit,
+)
 from .export_tools import EXPORT_TOOLS as EXPORT_TOOLS
 from .hf_trainer import MixtureTrainer as MixtureTrainer, OnlineTrainer as OnlineTrainer
 from .lightning import MixtureDataModule as MixtureDataModule
@@ -16,10 +24,4 @@ from .weight_units import (
     ROW_SLICES as ROW_SLICES,
     SAMPLES as SAMPLES,
     SEQUENCES as SEQUENCES,
-    Entry as Entry,
-    ExportTool as ExportTool,
-    Facts as Facts,
-    Noted as Noted,
-    StageEntries as StageEntries,
-    WeightUnit as WeightUnit,
 )

@@ -1,6 +1,6 @@
 """Write a mixture or a schedule in the format of a trainer's configuration.
 
-A `Mixture` is shares of the tokens. Trainers take probabilities of sequences or of samples, numbers
+A `Mixture` has shares of the tokens. Trainers take probabilities of sequences or samples, numbers
 of samples, or epochs (`mixopt.integrations.weight_units`). If a unit needs an unknown value, the
 export raises an error; no value is guessed.
 """
@@ -9,13 +9,20 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.integrations.export_interface import (
+    Entry,
+    ExportTool,
+    Facts,
+    Noted,
+    Paths,
+    StageEntries,
+)
 from mixopt.integrations.export_tools import EXPORT_TOOLS
-from mixopt.integrations.weight_units import Entry, ExportTool, Facts, Noted, Paths, StageEntries
 from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule
 from mixopt.system import load_plugin, plugin_names
@@ -54,7 +61,8 @@ def export_mixture(
     tool = exporter(to)
     facts = Facts(tool.name, mixture.domains, tokens, inventory, paths, sample_tokens)
     entries = _entries(tool, mixture, facts)
-    return _text(tool, tool.write(entries, facts), [note] if note else [], mixture, [entries])
+    header = [note] if note else []
+    return _text(tool, tool.write(entries, facts), header, mixture, [entries])
 
 
 def export_schedule(
@@ -83,28 +91,35 @@ def export_schedule(
         ConfigError: As for `export_mixture`.
     """
     tool = exporter(to)
-    common = (schedule.inventory if inventory is None else inventory, paths, sample_tokens)
-    pieces = list(_constant_stages(schedule))
-    stages, texts = list[StageEntries](), dict[str, str]()
-    for k, (name, start, stop, mixture, about) in enumerate(pieces):
-        tokens = (stop - start) * schedule.step_tokens
-        facts = Facts(tool.name, schedule.domains, tokens, *common)
-        stages.append(StageEntries(name, start, _entries(tool, mixture, facts)))
-        if tool.write_stages is None:
-            header, entries = [f"Stage {k + 1} of {len(pieces)}: {about}."], stages[-1].entries
-            content = tool.write(entries, facts)
-            texts[f"{k}-{name}"] = _text(tool, content, header, mixture, [entries])
-    if tool.write_stages is None:
-        return texts
-    header = [f"Stage {k}: {about}." for k, (*_, about) in enumerate(pieces)]
-    facts = Facts(tool.name, schedule.domains, None, *common)
-    content = tool.write_stages(stages, facts, schedule.batch)
-    return {"": _text(tool, content, header, schedule.domains, [s.entries for s in stages])}
+    if inventory is None:
+        inventory = schedule.inventory
+
+    def facts_of(tokens: float | None) -> Facts:
+        return Facts(tool.name, schedule.domains, tokens, inventory, paths, sample_tokens)
+
+    stages = list(_constant_stages(schedule))
+    stage_entries: list[StageEntries] = []
+    for stage in stages:
+        facts = facts_of(stage.tokens)
+        entries = _entries(tool, stage.mixture, facts)
+        stage_entries.append(StageEntries(stage.name, stage.start, entries))
+    if tool.write_stages is not None:
+        header = [f"Stage {k}: {stage.description}." for k, stage in enumerate(stages)]
+        content = tool.write_stages(stage_entries, facts_of(None), schedule.batch)
+        all_entries = [written.entries for written in stage_entries]
+        return {"": _text(tool, content, header, schedule.domains, all_entries)}
+    texts: dict[str, str] = {}
+    for k, (stage, written) in enumerate(zip(stages, stage_entries, strict=True)):
+        header = [f"Stage {k + 1} of {len(stages)}: {stage.description}."]
+        content = tool.write(written.entries, facts_of(stage.tokens))
+        texts[f"{k}-{stage.name}"] = _text(tool, content, header, stage.mixture, [written.entries])
+    return texts
 
 
 def exporter_names() -> list[str]:
     """Return the names of all export tools: built-in ones, then installed plug-ins."""
-    return [*EXPORT_TOOLS, *(n for n in plugin_names("exporter") if n not in EXPORT_TOOLS)]
+    plugins = [name for name in plugin_names("exporter") if name not in EXPORT_TOOLS]
+    return list(EXPORT_TOOLS) + plugins
 
 
 def exporter(name: str) -> ExportTool:
@@ -135,102 +150,162 @@ def _text(
     stages: Sequence[Sequence[Entry]],
 ) -> str:
     """Return content in the tool's format, below a header of comments."""
-    lines = [
-        *header,
-        f"Mixture for {tool.title} (checked with {tool.version}): {tool.place}.",
-        f"Unit: {tool.unit.meaning}.",
-        f"Use: {tool.command}",
-        *tool.notes,
-    ]
-    written = [[entry.domain for entry in entries] for entries in stages]
-    if tool.unit.divides and any(len(names) > len(set(names)) for names in written):
+    lines = list(header)
+    lines.append(f"Mixture for {tool.title} (checked with {tool.version}): {tool.place}.")
+    lines.append(f"Unit: {tool.unit.meaning}.")
+    lines.append(f"Use: {tool.command}")
+    lines += tool.notes
+    has_divided = False
+    written: set[str] = set()
+    for entries in stages:
+        names = {entry.domain for entry in entries}
+        written |= names
+        has_divided = has_divided or len(entries) > len(names)
+    if tool.unit.divides and has_divided:
         lines.append("A domain's amount is divided evenly among its paths.")
-    left_out = [name for name in domains if not any(name in names for names in written)]
+    left_out = [name for name in domains if name not in written]
     if left_out:
         lines.append(f"weight 0, left out: {json.dumps(left_out)}")
     if isinstance(content, Noted):
-        content, lines = content.content, [*lines, *content.lines]
+        lines += content.lines
+        content = content.content
     if tool.suffix == ".json":
-        return json.dumps({"comment": lines, **content}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps({"comment": lines} | content, indent=1, ensure_ascii=False) + "\n"
     if not isinstance(content, str):
         content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
-    return "".join(f"# {line}\n" for line in lines) + str(content)
+    comments = "".join(f"# {line}\n" for line in lines)
+    return comments + str(content)
 
 
 def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
     """Return the entries of a fragment; domains of weight 0 only if the tool takes them."""
-    unit = tool.unit
-    amounts = {
-        name: unit.amount(name, share, facts) if share > 0 else 0.0
-        for name, share in mixture.items()
-        if share > 0 or tool.takes_zero
-    }
-    total = math.fsum(amounts.values()) if unit.normalised else 1.0
-    entries = [
-        entry
-        for domain, amount in amounts.items()
-        for entry in _domain_entries(tool, domain, amount / total, facts)
-    ]
-    owners: dict[tuple[str, str], str] = {}
+    amounts: dict[str, float] = {}
+    for name, share in mixture.items():
+        if share > 0:
+            amounts[name] = tool.unit.amount(name, share, facts)
+        elif tool.takes_zero:
+            amounts[name] = 0.0
+    total = math.fsum(amounts.values()) if tool.unit.normalised else 1.0
+    entries: list[Entry] = []
+    for name, amount in amounts.items():
+        entries += _domain_entries(tool, name, amount / total, facts)
+    _check_entries(tool, entries)
+    return entries
+
+
+def _check_entries(tool: ExportTool, entries: Sequence[Entry]) -> None:
+    """Raise on texts that the tool's parser would change, and on equal names or paths."""
+    label_owners: dict[str, str] = {}
+    path_owners: dict[str, str] = {}
     for entry in entries:
         _check_texts(tool, entry)
-        texts = [("would both be named {!r}; rename one", entry.label)]
-        for fault, text in texts + [("have the same path {!r}", path) for path in entry.paths]:
-            owner = owners.setdefault((fault, text), entry.domain)
+        owner = label_owners.setdefault(entry.label, entry.domain)
+        if owner != entry.domain:
+            domains = f"domains {owner!r} and {entry.domain!r}"
+            raise ConfigError(
+                f"{tool.name}: {domains} would both be named {entry.label!r}; rename one"
+            )
+        for path in entry.paths:
+            owner = path_owners.setdefault(path, entry.domain)
             if owner != entry.domain:
                 domains = f"domains {owner!r} and {entry.domain!r}"
-                raise ConfigError(f"{tool.name}: {domains} {fault.format(text)}")
-    return entries
+                raise ConfigError(f"{tool.name}: {domains} have the same path {path!r}")
 
 
 def _check_texts(tool: ExportTool, entry: Entry) -> None:
     """Raise on texts that the tool's parser would change."""
-    variables = [text for text in (entry.label, *entry.paths) if "${" in text]
-    spaced = [path for path in entry.paths if path != path.strip()]
-    for flag, texts, change in (
-        (tool.interpolates, variables, "reads ${{...}} in {} as a variable"),
-        (tool.strips, spaced, "strips the spaces around {}"),
-    ):
-        if flag and texts:
-            fault = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
-            raise ConfigError(f"{tool.name}: {fault}; give another path with --paths")
+    if tool.interpolates:
+        for text in (entry.label, *entry.paths):
+            if "${" in text:
+                fault = f"reads ${{...}} in {text!r} of domain {entry.domain!r} as a variable"
+                raise ConfigError(f"{tool.name}: {fault}; give another path with --paths")
+    if tool.strips:
+        for path in entry.paths:
+            if path != path.strip():
+                fault = f"strips the spaces around {path!r} of domain {entry.domain!r}"
+                raise ConfigError(f"{tool.name}: {fault}; give another path with --paths")
 
 
 def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
     """Yield one entry, or one per path for tools with one path per entry."""
-    paths, is_named = facts.places(domain), domain not in facts.paths
+    paths = facts.places(domain)
+    is_named = domain not in facts.paths
     if not tool.single_path or len(paths) == 1:
         yield Entry(domain, domain, paths, amount, is_named)
         return
-    is_divisible = tool.unit.divides and float(amount).is_integer() and amount >= len(paths)
-    for number, path in enumerate(paths):
-        part = amount / len(paths) if tool.unit.divides else amount
-        if is_divisible:
-            part = float(int(amount) // len(paths) + (number < int(amount) % len(paths)))
+    parts = [amount] * len(paths)
+    if tool.unit.divides:
+        parts = _divided(amount, len(paths))
+    for number, (path, part) in enumerate(zip(paths, parts, strict=True)):
         yield Entry(domain, f"{domain}.{number}", (path,), part, is_named)
 
 
-def _constant_stages(schedule: Schedule) -> Iterator[tuple[str, int, int, Mixture, str]]:
-    """Yield name, first step, end, mixture and header of each stage; divide linear stages."""
-    names, spans = [stage.name for stage in schedule.stages], list(pairwise(schedule.starts))
-    stages = list(zip(schedule.stages, spans, strict=True))
-    pieces = min([PIECES, *(end - first for stage, (first, end) in stages if stage.to is not None)])
-    for k, (stage, (first, end)) in enumerate(stages):
+def _divided(amount: float, count: int) -> list[float]:
+    """Divide an amount evenly; a whole one into whole parts, if each gets at least 1."""
+    if not float(amount).is_integer() or amount < count:
+        return [amount / count] * count
+    part, remainder = divmod(int(amount), count)
+    parts = [float(part)] * count
+    for number in range(remainder):
+        parts[number] += 1.0
+    return parts
+
+
+class ConstantStage(NamedTuple):
+    """A stage of one mixture: a whole stage of a schedule, or a piece of a linear one.
+
+    Attributes:
+        name: Name of the stage, with its number if several have this name.
+        start: First step.
+        tokens: Tokens of all steps.
+        mixture: Mixture of the stage; that of the middle of a piece.
+        description: Description for the header.
+    """
+
+    name: str
+    start: int
+    tokens: int
+    mixture: Mixture
+    description: str
+
+
+def _constant_stages(schedule: Schedule) -> Iterator[ConstantStage]:
+    """Yield the stages of a schedule; divide linear ones into pieces of at least a step."""
+    spans = list(pairwise(schedule.starts))
+    pieces = PIECES
+    for stage, (start, stop) in zip(schedule.stages, spans, strict=True):
+        if stage.to is not None:
+            pieces = min(pieces, stop - start)
+    names = [stage.name for stage in schedule.stages]
+    for k, (stage, (start, stop)) in enumerate(zip(schedule.stages, spans, strict=True)):
         name = str(k) if stage.name is None else stage.name
         if names.count(name) > 1:
             name = f"{name}-{k}"
-        count = 1 if stage.to is None else pieces
-        ends = [first + (end - first) * n // count for n in range(count + 1)]
-        for n, (start, stop) in enumerate(pairwise(ends)):
-            part_name, mixture, linear = name, stage.mixture, ""
-            if stage.to is not None:
-                part = ((start + stop) / 2 - first) / (end - first)
-                mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in mixture.items()})
-                linear = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
-                part_name = f"{name}-{n}"
-            about = (
-                f"{part_name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
-                f" {schedule.sequence_length:,}, {(stop - start) * schedule.step_tokens:,}"
-                f" tokens{linear}"
-            )
-            yield part_name, start, stop, mixture, about
+        if stage.to is None:
+            yield _constant_stage(schedule, name, start, stop, stage.mixture)
+        else:
+            ends = [start + (stop - start) * n // pieces for n in range(pieces + 1)]
+            for n, (piece_start, piece_stop) in enumerate(pairwise(ends)):
+                middle = ((piece_start + piece_stop) / 2 - start) / (stop - start)
+                mixture = _between(stage.mixture, stage.to, middle)
+                note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
+                yield _constant_stage(
+                    schedule, f"{name}-{n}", piece_start, piece_stop, mixture, note
+                )
+
+
+def _constant_stage(
+    schedule: Schedule, name: str, start: int, stop: int, mixture: Mixture, note: str = ""
+) -> ConstantStage:
+    tokens = (stop - start) * schedule.step_tokens
+    description = (
+        f"{name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
+        f" {schedule.sequence_length:,}, {tokens:,} tokens{note}"
+    )
+    return ConstantStage(name, start, tokens, mixture, description)
+
+
+def _between(first: Mixture, last: Mixture, part: float) -> Mixture:
+    """Return the mixture at a part of the way from one to another."""
+    weights = {name: weight + part * (last[name] - weight) for name, weight in first.items()}
+    return Mixture(weights)

@@ -27,6 +27,10 @@ from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
 _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
+STATE_FILE = "mixture.json"
+Batches = MixtureLoader | MixtureStream
+MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
+MakesDriver = Callable[[Mapping[str, Any]], Driver]
 
 
 class TrainerBatches:
@@ -66,13 +70,26 @@ def model_inputs(
         model = model.get_base_model()
     forward = inspect.signature(type(model).forward).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward.values())
-    left_out = {*ours, *_PACKED, *unused} - forward.keys()
+    left_out = set(ours).union(_PACKED, unused) - forward.keys()
     inputs = {name: value for name, value in batch.items() if name not in left_out}
-    packing = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    packing = _packing(batch)
+    if not takes_all:
+        packing = {name: value for name, value in packing.items() if name in forward}
+    return inputs | packing
+
+
+def _packing(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where documents begin, under the names of transformers' models."""
+    packing: dict[str, Any] = {}
+    if "position_ids" in batch:
+        packing["position_ids"] = batch["position_ids"]
     if "cu_seqlens" in batch and "max_seqlen" in batch:
-        packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
-        packing |= dict.fromkeys(("max_length_q", "max_length_k"), int(batch["max_seqlen"]))
-    return inputs | {name: value for name, value in packing.items() if takes_all or name in forward}
+        max_length = int(batch["max_seqlen"])
+        packing["cu_seq_lens_q"] = batch["cu_seqlens"]
+        packing["cu_seq_lens_k"] = batch["cu_seqlens"]
+        packing["max_length_q"] = max_length
+        packing["max_length_k"] = max_length
+    return packing
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:
@@ -82,6 +99,7 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
             "mixture=function builds the loader of the rows that the trainer prepares: give"
             " train_dataset={domain: dataset, ...}"
         )
+    datasets: dict[str, Dataset] = {}
     for name, source in domains.items():
         if not isinstance(source, Dataset | list):
             raise SamplerError(
@@ -90,15 +108,18 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
             )
         if not len(source):
             raise SamplerError(f"train_dataset: domain {name!r} has no rows")
-    return {n: Dataset.from_list(s) if isinstance(s, list) else s for n, s in domains.items()}
+        datasets[name] = Dataset.from_list(source) if isinstance(source, list) else source
+    return datasets
 
 
-def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
+def sample_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
     """Return the row from which a trainer infers the kind of losses and masks."""
-    chat = {"messages", "conversations"} if conversational else set()
+    chat_columns = {"messages", "conversations"} if conversational else set()
 
     def rank(dataset: Dataset) -> tuple[bool, bool]:
-        return chat.isdisjoint(dataset.column_names), "completion" not in dataset.column_names
+        has_chat = not chat_columns.isdisjoint(dataset.column_names)
+        has_completion = "completion" in dataset.column_names
+        return not has_chat, not has_completion
 
     return min(domains.values(), key=rank).select([0])
 
@@ -106,20 +127,17 @@ def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Data
 def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
     """Check that rows need no preparation, and return a placeholder row."""
     for name, columns in dataset.columns.items():
-        needs = None if "input_ids" in columns else "have no 'input_ids'"
         if packs and "seq_lengths" not in columns:
-            needs = "are not packed, and the trainer's packing=True packs only rows it prepares"
-        if needs is not None:
-            raise SamplerError(
-                f"rows of domain {name!r} {needs}: give train_dataset={{domain: dataset, ...}} and"
-                " mixture=function, which returns the MixtureLoader of the prepared datasets"
-            )
+            fault = "are not packed, and the trainer's packing=True packs only rows it prepares"
+        elif "input_ids" not in columns:
+            fault = "have no 'input_ids'"
+        else:
+            continue
+        raise SamplerError(
+            f"rows of domain {name!r} {fault}: give train_dataset={{domain: dataset, ...}} and"
+            " mixture=function, which returns the MixtureLoader of the prepared datasets"
+        )
     return Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]})
-
-
-STATE_FILE = "mixture.json"
-Batches = MixtureLoader | MixtureStream
-MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
 
 class MixtureTrainerMixin:
@@ -169,14 +187,14 @@ class MixtureTrainerMixin:
             return ready_row(mixture.dataset, packs=bool(getattr(args, "packing", False)))
         self._rows = checked_domains(train_dataset)
         masks = bool(getattr(args, "assistant_only_loss", False))
-        return telling_row(self._rows, conversational=masks)
+        return sample_row(self._rows, conversational=masks)
 
     def _prepare_dataset(self, dataset: Any, *rest: Any, **options: Any) -> Any:
         """Prepare each domain in place of the placeholder row."""
         prepare = super()._prepare_dataset  # type: ignore[misc]
         if dataset is not self._placeholder:
             return prepare(dataset, *rest, **options)
-        self._rows = {n: prepare(rows, *rest, **options) for n, rows in self._rows.items()}
+        self._rows = {name: prepare(rows, *rest, **options) for name, rows in self._rows.items()}
         for name, rows in self._rows.items():
             if not len(rows):
                 raise SamplerError(
@@ -204,21 +222,24 @@ class MixtureTrainerMixin:
         """Return the columns that the Trainer drops if the model's forward does not name them."""
         if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
             return set()
-        return self.mixture.columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
+        labels = {"label", "label_ids", "labels"}.union(self.label_names or ())  # type: ignore[attr-defined]
+        return self.mixture.columns - labels
 
     def _set_collator(self, collator: Any) -> None:
         """Use the Trainer's collator in the loader if one is given or the Trainer prepares rows."""
         mixture = self.mixture
-        dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
-        is_tokens = dataset is not None and dataset.is_tokens
+        is_tokens = False
+        is_packed = False
+        if isinstance(mixture, MixtureLoader):
+            is_tokens = mixture.dataset.is_tokens
+            for columns in mixture.dataset.columns.values():
+                is_packed = is_packed or {"position_ids", "document"} <= set(columns)
         if collator is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
                 "data_collator= is not used, because rows of token shards are read as batches "
                 f"and {type(mixture).__name__}(collate=) has precedence; leave it out"
             )
-        columns = dataset.columns.values() if dataset is not None else ()
-        packed = any({*names} >= {"position_ids", "document"} for names in columns)
-        prepares = self._prepares and not packed  # TRL's collator drops the document starts
+        prepares = self._prepares and not is_packed  # TRL's collator drops the document starts
         if mixture.collate is None and (collator is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
@@ -274,12 +295,14 @@ def _check_arguments(args: TrainingArguments) -> TrainingArguments:
 
 def _set_batch_size(args: TrainingArguments, rows: int) -> int:
     """Set the Trainer's batch size to the rows of a rank, from which it computes its speed."""
-    name, devices = "per_device_train_batch_size", max(1, args.n_gpu)
-    size, default = args.per_device_train_batch_size, TrainingArguments.per_device_train_batch_size
+    devices = max(1, args.n_gpu)
+    size = args.per_device_train_batch_size
+    default = TrainingArguments.per_device_train_batch_size
     if size not in {default, rows // devices}:
         raise SamplerError(
-            f"{name}={size}, but a rank gets {rows} rows of each batch of the sampler: leave it"
-            f" out, or set MixtureSampler(batch_size=) to {size * devices} per rank"
+            f"per_device_train_batch_size={size}, but a rank gets {rows} rows of each batch of the"
+            f" sampler: leave it out, or set MixtureSampler(batch_size=) to {size * devices} per"
+            " rank"
         )
     args.per_device_train_batch_size = rows // devices
     return int(args.train_batch_size)
@@ -299,13 +322,17 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     """Mixin for any Trainer: `class MyTrainer(OnlineTrainerMixin, SFTTrainer)`."""
 
     def __init__(
-        self, *arguments: Any, driver: Driver, args: TrainingArguments, **options: Any
+        self, *arguments: Any, driver: Driver | MakesDriver, args: TrainingArguments, **options: Any
     ) -> None:
-        mixture = (
-            self._loader_of(driver, args)
-            if isinstance(driver, Driver)
-            else lambda rows: self._loader_of(driver(rows), args)
-        )
+        mixture: MixtureLoader | MakesLoader
+        if isinstance(driver, Driver):
+            mixture = self._loader_of(driver, args)
+        else:
+
+            def make_loader(rows: Mapping[str, Any]) -> MixtureLoader:
+                return self._loader_of(driver(rows), args)
+
+            mixture = make_loader
         super().__init__(*arguments, mixture=mixture, args=args, **options)
         self.add_callback(_DriverCallback(self.driver))  # type: ignore[attr-defined]
 
@@ -355,7 +382,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
 
     def stateful(self) -> dict[str, Any]:
         """Return loader and driver, by the file of their states."""
-        return {**super().stateful(), "driver.json": self.driver}
+        return super().stateful() | {"driver.json": self.driver}
 
 
 class OnlineTrainer(OnlineTrainerMixin, Trainer):  # type: ignore[misc]

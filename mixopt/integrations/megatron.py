@@ -5,7 +5,7 @@ the run, and a run resumes at `consumed_samples`. A MixtureSampler computes its 
 number, tens of thousands of batches a second, so there is no state: any number of ranks, micro
 batches and workers reads the same stream. Weights may change by schedule.
 
-Shapes: L tokens of a sequence.
+Shapes: L tokens of a sequence, W = L + 1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,11 +59,10 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         self._datasets = datasets
         self._samples = at_least(1, "samples", samples)
         self._attention_mask = attention_mask
-        sizes = (
-            datasets.sizes
-            if isinstance(datasets, MixtureDataset)
-            else {name: len(dataset) for name, dataset in datasets.items()}
-        )
+        if isinstance(datasets, MixtureDataset):
+            sizes = datasets.sizes
+        else:
+            sizes = {name: len(dataset) for name, dataset in datasets.items()}
         self.sampler = MixtureSampler(
             sizes,
             weights,
@@ -81,7 +80,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
                 f"the domains end after {available} samples with max_epochs={max_epochs}, but the "
                 f"run needs {samples}; lower train_iters or raise max_epochs"
             )
-        self._offsets = np.array([0, *accumulate(sizes.values())], np.int64)
+        self._offsets = np.array(list(accumulate(sizes.values(), initial=0)), np.int64)
 
     def __len__(self) -> int:
         return self._samples
@@ -100,19 +99,20 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             sample = dict(self._datasets[name][row - int(self._offsets[domain])])
         if index is None:
             sample["loss_mask"] = torch.zeros_like(sample["loss_mask"])
-        return {"dataset_id": domain, **sample}
+        return {"dataset_id": domain} | sample
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Convert a row of L + 1 tokens to the fields of Megatron's GPTDataset."""
         tokens = torch.from_numpy(batch["input_ids"][0].astype(np.int64))
-        document = batch.get("document")
-        numbers = np.zeros((1, len(tokens)), np.int64) if document is None else document[:1]
-        documents = torch.from_numpy(numbers[0].astype(np.int64))
+        document_1W = np.zeros((1, len(tokens)), np.int64)
+        if "document" in batch:
+            document_1W = batch["document"][:1]
+        documents = torch.from_numpy(document_1W[0].astype(np.int64))
         fields = {
             "tokens": tokens[:-1],
             "labels": tokens[1:],
             "loss_mask": (documents[1:] == documents[:-1]).float(),
-            "position_ids": torch.from_numpy(positions_in(numbers)[0, :-1]),
+            "position_ids": torch.from_numpy(positions_in(document_1W)[0, :-1]),
         }
         if self._attention_mask:
             visible = torch.tril(documents[:-1, None] == documents[None, :-1])
@@ -138,9 +138,12 @@ def epochs_of(
     )
     from megatron.core.datasets.gpt_dataset import GPTDataset  # type: ignore[import-not-found,unused-ignore]
 
-    built = {}
+    datasets = {}
     for name, prefix in prefixes.items():
-        alone = replace(config, blend=([prefix], None), blend_per_split=None, split="1,0,0")
-        builder = BlendedMegatronDatasetBuilder(GPTDataset, [None] * 3, is_built_on_rank, alone)
-        built[name] = builder.build()[0]
-    return None if None in built.values() else built
+        domain_config = replace(config, blend=([prefix], None), blend_per_split=None, split="1,0,0")
+        builder = BlendedMegatronDatasetBuilder(
+            GPTDataset, [None] * 3, is_built_on_rank, domain_config
+        )
+        train, _, _ = builder.build()
+        datasets[name] = train
+    return None if None in datasets.values() else datasets

@@ -31,7 +31,7 @@ from mixopt.errors import SamplerError
 from mixopt.integrations.dcp import MixtureState
 from mixopt.loading import NO_LOSS, Batch, MixtureDataset, MixtureLoader, positions_in
 from mixopt.mixture import Mixture
-from mixopt.sampling import MixtureSampler, Schedule, is_schedule
+from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, is_schedule
 
 try:  # the main branch
     from torchtitan.components.data.loader import BaseDataLoader  # type: ignore[import-not-found,unused-ignore]
@@ -107,12 +107,12 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         self.length = length
         dataset = _open_dataset(config, length)
         batch = rows * dp_world_size
-        first, *later = _mixtures(config, batch, length)
+        mixture, schedule = _mixtures(config, batch, length)
         sampler = MixtureSampler(
             dataset.sizes,
-            first[1],
+            mixture,
             batch_size=batch,
-            schedule=later,
+            schedule=schedule,
             seed=config.seed,
             rank=dp_rank,
             world_size=dp_world_size,
@@ -177,13 +177,13 @@ def _open_dataset(config: Any, length: int) -> MixtureDataset:
     )
 
 
-def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
-    """Return schedule entries by first batch of the loader, linear ones with their ends."""
+def _mixtures(config: Any, batch: int, length: int) -> tuple[Mixture, list[ScheduleEntry]]:
+    """Return the first mixture, and schedule entries by first batch of the loader."""
     if not config.mixture:
         raise SamplerError("MixtureDataLoader.Config: mixture= is missing; name a file of weights")
     path = Path(config.mixture)
     if not is_schedule(path):
-        return [(0, Mixture.from_file(path))]
+        return Mixture.from_file(path), []
     schedule = Schedule.from_file(path)
     if schedule.batch % batch:
         raise SamplerError(
@@ -195,9 +195,15 @@ def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
             f"{path}: sequence_length: {schedule.sequence_length}; torchtitan trains on sequences"
             f" of {length}"
         )
-    times = schedule.batch // batch
-    entries = [
-        tuple(part * times if isinstance(part, int) else part for part in entry)
-        for entry in schedule.entries
-    ]
-    return [entries[0][:2], *entries]  # twice, since the first entry may be linear
+    batches_per_step = schedule.batch // batch
+    entries = [_in_batches(entry, batches_per_step) for entry in schedule.entries]
+    return entries[0][1], entries  # the first entry as well, since it may be linear
+
+
+def _in_batches(entry: ScheduleEntry, batches_per_step: int) -> ScheduleEntry:
+    """Return a schedule entry with steps counted in batches of the loader."""
+    if len(entry) == 2:
+        start, mixture = entry
+        return start * batches_per_step, mixture
+    start, mixture, end, last = entry
+    return start * batches_per_step, mixture, end * batches_per_step, last

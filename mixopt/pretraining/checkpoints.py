@@ -53,9 +53,13 @@ from mixopt.system import (
 )
 
 FORMAT = "mixopt-pretrain/3"
-CHECKPOINTS, STATE = "checkpoints", "state.json"
-MODEL, OPTIMIZER = "model.", "optimizer."
-_PREFIX, _DAMAGED = "step-", "damaged-"
+CHECKPOINTS = "checkpoints"
+STATE = "state.json"
+MODEL = "model."  # starts the names of weights
+OPTIMIZER = "optimizer."  # starts the names of the optimizer's tensors
+_PREFIX = "step-"
+_STEP_DIGITS = 8
+_DAMAGED = "damaged-"
 _HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
 
 
@@ -78,7 +82,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints of a run; all ranks call the same methods."""
 
     def __init__(self, folder: Path, ranks: Ranks, config: CheckpointConfig) -> None:
-        self._folder, self._ranks, self._config = folder, ranks, config
+        self._folder = folder
+        self._ranks = ranks
+        self._config = config
         # A process group of its own, because the thread communicates beside training.
         self._group: Any = dist.new_group(backend="gloo")
         self._pending: Future[Any] | None = None
@@ -96,8 +102,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         on_first(lambda: _make_empty(self._path))
-        now = deepcopy(state)  # it changes during the write
-        writer = _Writer(self._path, lambda: self._finish(step, now))
+        saved_state = deepcopy(state)  # the original changes during the write
+        writer = _Writer(self._path, lambda: self._finish(step, saved_state))
         tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, optimizer).items()}
         with self._written():
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
@@ -105,50 +111,59 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def wait(self) -> None:
         """Wait until the last checkpoint is written."""
-        pending, self._pending = self._pending, None
+        pending = self._pending
+        self._pending = None
         with self._written():
             if pending is not None:
                 pending.result()
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest undamaged checkpoint; on rank 0 only."""
-        refused: dict[Path, str] = {}
+        faults: list[tuple[Path, str]] = []
         for path in reversed(found_checkpoints(self._folder)):
             try:
                 state = whole_state(path)
             except MixoptError as error:
-                refused[path] = str(error)
+                faults.append((path, str(error)))
                 continue
-            for damaged, fault in refused.items():
+            for damaged, fault in faults:
                 warning = f"{fault}; resuming from {path.name} instead"
                 logging.getLogger("mixopt.pretraining").warning("%s", warning)
-                aside = damaged.with_name(_DAMAGED + damaged.name)
-                with writing(damaged):
-                    shutil.rmtree(aside, ignore_errors=True)
-                    damaged.replace(aside)
+                _set_aside(damaged)
             return path, state
-        if refused:
+        if faults:
+            _, newest_fault = faults[0]
             raise RunError(
-                f"{next(iter(refused.values()))}; no checkpoint in {self._folder} is whole: "
+                f"{newest_fault}; no checkpoint in {self._folder} is whole: "
                 "restore the file from a copy, or remove that folder to start again"
             )
         return None
 
     def _finish(self, step: int, state: Mapping[str, Any]) -> None:
         """Complete a folder of shards, and remove checkpoints that are not kept."""
-        path, folder, run = self._path, self._folder, self._folder.parent
+        path = self._path
         files = sorted(path.iterdir())
         with ThreadPoolExecutor() as threads:
-            records = zip(files, threads.map(file_record, files), strict=True)
-            hashes = {file.name: vars(record) for file, record in records}
-        write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
-        for part in (*run.glob("*.jsonl"), *run.glob("experts/counts"), path):
-            _sync(part)
-        path.replace(folder / _name(step))
-        _sync(folder)
+            records = list(threads.map(file_record, files))
+        hashes = {file.name: vars(record) for file, record in zip(files, records, strict=True)}
+        content = {"format": FORMAT, "step": step} | dict(state)
+        write_sealed(path / STATE, content | {"files": hashes})
+        run = self._folder.parent
+        for log in run.glob("*.jsonl"):
+            _sync(log)
+        for counts in run.glob("experts/counts"):
+            _sync(counts)
+        _sync(path)
+        path.replace(self._folder / _name(step))
+        _sync(self._folder)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
         every = self._config.keep_every
-        for old in found_checkpoints(folder)[: -self._config.keep]:
-            if not every or int(old.name.removeprefix(_PREFIX)) % every:  # rename before deletion
+        for old in found_checkpoints(self._folder)[: -self._config.keep]:
+            step = int(old.name.removeprefix(_PREFIX))
+            is_kept = every > 0 and step % every == 0
+            if not is_kept:  # rename before deletion
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
     def _written(self) -> AbstractContextManager[None]:
@@ -183,7 +198,7 @@ def load_training(path: Path, model: nn.Module, optimizer: optim.Optimizer | Non
     tensors = _tensors(model, optimizer)
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     saved = {name: tuple(size) for name, (size, _) in _shapes(path).items()}
-    for name in (*expected, *saved):
+    for name in expected | saved:
         if name.startswith(MODEL) and expected.get(name) != saved.get(name):
             raise RunError(
                 f"{path}: weight {name.removeprefix(MODEL)!r}: its shape is"
@@ -195,12 +210,13 @@ def load_training(path: Path, model: nn.Module, optimizer: optim.Optimizer | Non
 
 def found_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, damaged ones included, by step."""
-    return sorted(folder.glob(_PREFIX + "[0-9]" * 8))
+    return sorted(folder.glob(_PREFIX + "[0-9]" * _STEP_DIGITS))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint with the largest step; None if there is none."""
-    return next(reversed(found_checkpoints(folder)), None)
+    checkpoints = found_checkpoints(folder)
+    return checkpoints[-1] if checkpoints else None
 
 
 def read_state(path: Path) -> CheckpointState:
@@ -215,7 +231,8 @@ def whole_state(path: Path) -> CheckpointState:
     state = read_state(path)
     if path.name != _name(state.step):
         raise RunError(f"{path}: is the checkpoint of step {state.step}, under another name")
-    unknown = sorted({file.name for file in path.iterdir()} - {*state.files, STATE})
+    names = {file.name for file in path.iterdir()}
+    unknown = sorted(names - state.files.keys() - {STATE})
     if unknown:
         raise RunError(f"{path / unknown[0]}: is not a file of this checkpoint")
     verify = partial(Verifier(path).fault, deep=True)
@@ -241,7 +258,15 @@ def check_checkpoint(path: Path) -> CheckedPart:
 
 
 def _name(step: int) -> str:
-    return f"{_PREFIX}{step:08d}"
+    return f"{_PREFIX}{step:0{_STEP_DIGITS}d}"
+
+
+def _set_aside(damaged: Path) -> None:
+    """Rename a damaged checkpoint, in place of an earlier one of its name."""
+    aside = damaged.with_name(_DAMAGED + damaged.name)
+    with writing(damaged):
+        shutil.rmtree(aside, ignore_errors=True)
+        damaged.replace(aside)
 
 
 def _make_empty(path: Path) -> None:
@@ -266,7 +291,9 @@ def _tensors(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, A
     """Return weights, saved buffers and optimizer tensors, which loading fills in place."""
     saved = model.state_dict()
     tensors = {f"{MODEL}{name}": weight.detach() for name, weight in model.named_parameters()}
-    tensors |= {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
+    for name, buffer in model.named_buffers():
+        if name in saved:
+            tensors[f"{MODEL}{name}"] = buffer
     if optimizer is not None:
         flat = StateDictOptions(flatten_optimizer_state_dict=True)
         for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
@@ -293,6 +320,16 @@ def _failing(what: str, error: Callable[[str], MixoptError]) -> Iterator[None]:
     """Turn an error of torch into one line; with several ranks, the first one's."""
     try:
         yield
-    except (Exception, CheckpointException) as caught:  # the second does not derive from Exception
-        failures = getattr(caught, "failures", None) or {0: (caught,)}
-        raise error(f"{what}: {one_line(next(iter(failures.values()))[0])}") from caught
+    except Exception as caught:
+        raise error(f"{what}: {one_line(caught)}") from caught
+    except CheckpointException as caught:  # does not derive from Exception
+        raise error(f"{what}: {one_line(_first_failure(caught))}") from caught
+
+
+def _first_failure(error: CheckpointException) -> BaseException:
+    """Return the error of the first rank that failed."""
+    failures = list(error.failures.values())
+    if not failures:
+        return error
+    first, _ = failures[0]
+    return first

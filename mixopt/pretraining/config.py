@@ -130,21 +130,27 @@ class TrainingConfig(Section):
         if not all(type(count) is int and count > 0 for count in counts):
             return {"steps": 1} | values  # the wrong field is reported on its own
         tokens, batch, length = counts
-        return {"steps": -(-tokens // (batch * length))} | values
+        return {"steps": _steps_for(tokens, batch * length)} | values
 
     @cached_property
     def rates(self) -> RateCurve:
         """The learning rate by step."""
-        floor = _FLOOR * self.lr if self.min_lr is None else self.min_lr
-        shape = (self.lr_decay, self.lr_decay_shape)
-        return RateCurve(self.schedule, self.steps, self.warmup, *shape, peak=self.lr, floor=floor)
+        return RateCurve(
+            self.schedule,
+            self.steps,
+            self.warmup,
+            self.lr_decay,
+            self.lr_decay_shape,
+            peak=self.lr,
+            floor=_FLOOR * self.lr if self.min_lr is None else self.min_lr,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         if self.min_lr is not None and self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         step_tokens = self.batch * self.sequence_length
-        if self.tokens is not None and self.steps != -(-self.tokens // step_tokens):
+        if self.tokens is not None and self.steps != _steps_for(self.tokens, step_tokens):
             raise ValueError(
                 f"steps {self.steps:,} of {step_tokens:,} tokens are not tokens {self.tokens:,};"
                 " give one of them"
@@ -156,6 +162,11 @@ class TrainingConfig(Section):
         except SamplerError as error:
             raise ValueError(str(error)) from error
         return self
+
+
+def _steps_for(tokens: int, step_tokens: int) -> int:
+    """Return the whole steps that train on at least these tokens."""
+    return -(-tokens // step_tokens)
 
 
 class MixtureSource(Section):
@@ -276,21 +287,25 @@ class PretrainConfig(Section):
         training = values.get("training")
         if isinstance(training, dict):
             training = {name: getattr(plan, name) for name in LENGTHS} | training
-        content = {n: v for n, v in plan.to_json().items() if n != "provenance"}
-        limit = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
-        return limit | values | {"training": training, "schedule": content}
+        content = plan.to_json()
+        content.pop("provenance", None)
+        defaults = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
+        return defaults | values | {"training": training, "schedule": content}
 
     @field_validator("corpus")
     @classmethod
     def _without_secrets(cls, corpus: str) -> str:
-        for _, message in url_faults([((), corpus)]) if is_url(corpus) else ():
-            raise ValueError(message)
+        if is_url(corpus):
+            for _, message in url_faults([((), corpus)]):
+                raise ValueError(message)
         return corpus
 
     @cached_property
     def plan(self) -> Schedule | None:
         """The schedule of the run, where it has one."""
-        return None if self.schedule is None else Schedule.from_content(self.schedule, "schedule")
+        if self.schedule is None:
+            return None
+        return Schedule.from_content(self.schedule, "schedule")
 
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step."""
@@ -321,6 +336,7 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[Fault]:
     if config.mixture != MixtureSource(anchor="natural"):
         yield "mixture", "the schedule has the mixtures; leave it out"
     for name in LENGTHS:
-        value, planned = getattr(config.training, name), getattr(config.plan, name)
+        value = getattr(config.training, name)
+        planned = getattr(config.plan, name)
         if value != planned:
             yield f"training.{name}", f"{value}, and the schedule has {planned}; leave it out"

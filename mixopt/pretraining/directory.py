@@ -62,13 +62,17 @@ from mixopt.system import (
 )
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-METRICS, CORPUS, TOKENIZER = "metrics.jsonl", "corpus", "tokenizer"
-
+METRICS = "metrics.jsonl"
+CORPUS = "corpus"
+TOKENIZER = "tokenizer"
+# Fields that change no result.
 _FREE = (
     "name", "model.origin", "model.vocabulary", "corpus", "parallel", "device", "held_out.every",
     "checkpoint", "metrics", "experts", "tracking", "training.tokens", "training.micro_batch",
     "training.compile", "training.activation_checkpointing", "training.max_skipped",
 )  # fmt: skip
+
+_TEXT_SECTIONS = ("seed", "corpus", "evaluation")  # of an experiment, for preparing text
 
 
 def check_directory(config: PretrainConfig, out: Path) -> None:
@@ -110,7 +114,8 @@ def verify_pretraining(directory: Path) -> list[CheckedPart]:
     except MixoptError as error:
         fault = {record.name: str(error).removeprefix(f"{record}: ")}
         part = CheckedPart("configuration", "damaged", 1, 0, fault, "see the message")
-    return [part, *map(check_checkpoint, found_checkpoints(directory / CHECKPOINTS))]
+    checkpoints = found_checkpoints(directory / CHECKPOINTS)
+    return [part] + [check_checkpoint(path) for path in checkpoints]
 
 
 def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
@@ -121,11 +126,11 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
         example = "'corpus:'"
         text = read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
         content = dump_sections(text)
-        fingerprint = _digest({n: content.get(n) for n in ("seed", "corpus", "evaluation")})
-        made = ""
+        fingerprint = _digest({name: content.get(name) for name in _TEXT_SECTIONS})
+        present_fingerprint = ""
         with suppress(CorpusError):  # missing or damaged
-            made = read_corpus_index(folder, verify=False).text("fingerprint")
-        if made != fingerprint:
+            present_fingerprint = read_corpus_index(folder, verify=False).text("fingerprint")
+        if present_fingerprint != fingerprint:
             prepare_corpus(
                 text.corpus,
                 text.evaluation,
@@ -155,23 +160,30 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
     corpus = Corpus.open(corpus_folder(config, out), verify=False)
     row = config.row_length
     for domain in corpus.evaluation:
-        for kind, shards in (("training", domain.train), ("held-out", domain.validation)):
-            if shards is not None and shards.tokens < row:
-                raise CorpusError(
-                    f"domain {domain.name!r}: {shards.tokens:,} {kind} tokens, and one row takes"
-                    f" {row:,}; lower training.sequence_length to {max(shards.tokens - 1, 1):,}, or"
-                    " leave it out"
-                )
+        if domain.train is not None:
+            _check_row(domain.name, "training", domain.train.tokens, row)
+        _check_row(domain.name, "held-out", domain.validation.tokens, row)
     return corpus
+
+
+def _check_row(domain: str, kind: str, tokens: int, row: int) -> None:
+    """Raise if a domain has fewer tokens than one row."""
+    if tokens < row:
+        raise CorpusError(
+            f"domain {domain!r}: {tokens:,} {kind} tokens, and one row takes"
+            f" {row:,}; lower training.sequence_length to {max(tokens - 1, 1):,}, or"
+            " leave it out"
+        )
 
 
 def text_vocabulary(corpus: Path, keep: Path) -> VocabularyConfig:
     """Return the vocabulary of a corpus, and save its tokenizer to a folder."""
     index = read_corpus_index(corpus, verify=False)
-    name, ids = index.text("tokenizer"), index.whole("vocab_size")
+    name = index.text("tokenizer")
+    ids = index.whole("vocab_size")
     try:
         tokenizer = saved_tokenizer(corpus, name)
-        sha256 = vocabulary_of(tokenizer)[1]
+        _, sha256 = vocabulary_of(tokenizer)
     except (CorpusError, PluginError):  # imported tokens without their tokenizer
         return VocabularyConfig(tokenizer=name, ids=ids)
     keep.mkdir(parents=True, exist_ok=True)
@@ -194,7 +206,8 @@ def _text_faults(text: Config) -> Iterator[Fault]:
         ("evaluation",): text.evaluation,
     }
     yield from unusable_names(text.corpus, text.evaluation)
-    yield from ((location, WHERE) for location in absent_texts(sources))
+    for location in absent_texts(sources):
+        yield location, WHERE
     yield from url_faults(source_urls(sources))
 
 
@@ -205,5 +218,9 @@ def _digest(values: object) -> str:
 def _decisive(before: Mapping[str, Any], config: PretrainConfig) -> Iterator[tuple[str, Any, Any]]:
     """Yield the differences of fields that affect results."""
     for name, was, now in differences(before, dump_sections(config)):
-        if not any(name == field or name.startswith(f"{field}.") for field in _FREE):
+        if not _is_free(name):
             yield name, was, now
+
+
+def _is_free(name: str) -> bool:
+    return any(name == field or name.startswith(f"{field}.") for field in _FREE)

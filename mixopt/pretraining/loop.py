@@ -224,15 +224,19 @@ class Loop:
 
     def _save(self) -> None:
         self._check_ranks()
-        state = {
+        state: dict[str, Any] = {
             "meter": self._meter.state_dict(),
             "losses": self._losses,
             "weights": shares(self._loader.sampler.mixture_at(self.step)),
             "sampler": self._loader.state_dict(),
-            "mixture": {} if self._driver is None else self._driver.state_dict(),
-            "experts": None if self.experts is None else self.experts.state(),
+            "mixture": {},
+            "experts": None,
             "metrics_size": self._metrics.size,
         }
+        if self._driver is not None:
+            state["mixture"] = self._driver.state_dict()
+        if self.experts is not None:
+            state["experts"] = self.experts.state()
         self._checkpoints.save(self._trainer.model, self._trainer.optimizer, self.step, state)
 
     def _is_due(self, period: int) -> bool:
@@ -287,9 +291,11 @@ def _loader(
     """Return the loader of this rank's batches, one for each step."""
     batch = config.training.batch
     if batch % (ranks * config.rows_of_pass(ranks)):
-        micro = config.training.micro_batch or 1
         field = "training.batch" if config.plan is None else "schedule: batch"
-        passes = f" in passes of {micro} (training.micro_batch)" if micro > 1 else ""
+        micro = config.training.micro_batch or 1
+        passes = ""
+        if micro > 1:
+            passes = f" in passes of {micro} (training.micro_batch)"
         raise SamplerError(
             f"{field}: {batch} sequences are not dealt evenly to {ranks} ranks{passes}; use a"
             f" multiple of {ranks * micro}"

@@ -91,8 +91,9 @@ class ModelOrigin:
         """Return the tokenizer of its ids."""
         if self.run is None:
             return open_tokenizer(str(self.path))
-        name = self.vocabulary.tokenizer if self.vocabulary else ""
-        return saved_tokenizer(self.path.resolve().parent.parent / TOKENIZER, name)
+        name = "" if self.vocabulary is None else self.vocabulary.tokenizer
+        run_directory = self.path.resolve().parent.parent
+        return saved_tokenizer(run_directory / TOKENIZER, name)
 
     def compared(self, text: VocabularyConfig) -> str | None:
         """Check the model's vocabulary against a text's; return what could not be compared."""
@@ -286,6 +287,8 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
     model = folder_model(folder)
     records = folder_records(folder)
     length = getattr(hugging_face_config(model), "max_position_embeddings", None)
+    if not isinstance(length, int):
+        length = None
     if not isinstance(model.options.get("vocab_size"), int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
     vocabulary = None
@@ -297,7 +300,7 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
         path=folder,
         checkpoint=checkpoint,
         model=model,
-        length=length if isinstance(length, int) else None,
+        length=length,
         vocabulary=vocabulary,
         sha256=_weights_hash(records),
     )

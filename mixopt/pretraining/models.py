@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ _TRAINING_FIELDS: dict[str, Any] = {
     "use_cache": False,
     "output_router_logits": True,
 }
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
 _FOLDER_PARTS = "a folder of transformers has config.json beside its safetensors"
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
@@ -102,11 +103,11 @@ def build_model(config: ModelConfig, vocab_size: int, sequence_length: int, seed
             except ConfigError as error:  # our decoder is a proxy as well, and calls its options so
                 raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
         else:
-            built = hugging_face_config(config, vocab_size, sequence_length)
+            hub_config = hugging_face_config(config, vocab_size, sequence_length)
             from transformers import AutoModelForCausalLM
 
             with _as_options():
-                model = AutoModelForCausalLM.from_config(built)
+                model = AutoModelForCausalLM.from_config(hub_config)
     if not isinstance(model, nn.Module):
         raise PluginError(f"model {config.name!r}: {type(model).__name__} is not a torch module")
     return model
@@ -142,11 +143,14 @@ def hugging_face_config(
                 f"model.options.{option}: {config.name!r} has no such field"
                 f"{did_you_mean(option, fields)}"
             )
-    sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
-    ours = _TRAINING_FIELDS | {name: size for name, size in sizes.items() if size is not None}
-    options = {n: value for n, value in ours.items() if n in fields} | config.options
+    ours = dict(_TRAINING_FIELDS)
+    if vocab_size is not None:
+        ours["vocab_size"] = vocab_size
+    if sequence_length is not None:
+        ours["max_position_embeddings"] = sequence_length
+    options = {name: value for name, value in ours.items() if name in fields}
     with _as_options():
-        return kind(**options)
+        return kind(**(options | config.options))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -175,29 +179,39 @@ def flops_per_token(model: nn.Module, sequence_length: int) -> float:
     stated = getattr(model, "flops_per_token", None)
     if stated is not None:
         return float(stated())
-    config = getattr(model, "config", None)
-    width = getattr(config, "hidden_size", 0)
-    attention = 12.0 * getattr(config, "num_hidden_layers", 0) * width * sequence_length
-    tied = bool(getattr(config, "tie_word_embeddings", False))
-    table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
     try:
         routers = find_routers(model) if has_experts(model) else []
     except RoutingError:  # what a token's experts compute is unknown
         return 0.0
-    multiplied = sum(
-        weight.numel() * _share(name, weight, routers)
-        for name, weight in model.named_parameters()
-        if weight is not getattr(table, "weight", None)
-    )
+    looked_up = _lookup_table(model)
+    multiplied: float = 0
+    for name, weight in model.named_parameters():
+        if weight is not looked_up:
+            multiplied += weight.numel() * _share(name, weight, routers)
+    config = getattr(model, "config", None)
+    layers = getattr(config, "num_hidden_layers", 0)
+    width = getattr(config, "hidden_size", 0)
+    attention = 12.0 * layers * width * sequence_length
     return 6.0 * multiplied + attention
+
+
+def _lookup_table(model: nn.Module) -> Any:
+    """Return the embeddings' weight if it is only looked up; None if it is the head's as well."""
+    is_tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    if is_tied or not hasattr(model, "get_input_embeddings"):
+        return None
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return getattr(embeddings, "weight", None)
 
 
 def _share(name: str, weight: nn.Parameter, routers: Sequence[FoundRouter]) -> float:
     """Return the share of tokens that a weight processes: 1 except for experts."""
     for router in routers:
         block = router.name.rpartition(".")[0] + "."
-        stacked = weight.dim() == 3 and len(weight) == router.experts
-        if name.startswith(block) and (stacked or ".experts." in f".{name.removeprefix(block)}"):
+        if not name.startswith(block):
+            continue
+        is_stacked = weight.dim() == 3 and len(weight) == router.experts
+        if is_stacked or ".experts." in f".{name.removeprefix(block)}":
             return router.top_k / router.experts
     return 1.0
 
@@ -243,16 +257,22 @@ def folder_model(path: Path) -> ModelConfig:
             " was quantised from"
         )
     try:
-        config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
-        fields = {n: v for n, v in config.to_dict().items() if n not in _DESCRIPTIVE | _CODE}
+        config = kinds[name].from_dict(_without(values, _CODE))
+        fields = _without(config.to_dict(), _DESCRIPTIVE | _CODE)
         return ModelConfig(name=name, options=json.loads(json.dumps(fields)))
     except Exception as error:  # a configuration class may raise anything
         raise RunError(f"{file}: {one_line(error)}") from error
 
 
+def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
 def folder_records(path: Path) -> dict[str, FileRecord]:
     """Return size and hash of `config.json` and of all weight files."""
-    return {name: file_record(path / name) for name in (CONFIG, *_weight_files(path))}
+    records = {CONFIG: file_record(path / CONFIG)}
+    records |= {name: file_record(path / name) for name in _weight_files(path)}
+    return records
 
 
 def load_folder(path: Path, model: ModelConfig) -> nn.Module:
@@ -287,7 +307,8 @@ def quietly() -> Iterator[None]:
     """Silence transformers' progress bars and load reports."""
     from transformers.utils import logging
 
-    has_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    has_bars = logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
@@ -300,7 +321,8 @@ def quietly() -> Iterator[None]:
 
 def local_folder(text: str) -> Path:
     """Return a path, or a hub name's folder in its cache, downloaded without code if necessary."""
-    path, match = local_path(text), _HUB_NAME.fullmatch(text)
+    path = local_path(text)
+    match = _HUB_NAME.fullmatch(text)
     if path.exists() or match is None:
         return path
     try:
@@ -340,12 +362,14 @@ def _weight_files(path: Path) -> list[str]:
         except (SafetensorError, OSError) as error:
             fault = f"is truncated or damaged: {one_line(error)}"
             raise RunError(f"{file}: {fault}; fetch the model again") from error
-    names, index = [file.name for file in files], path / INDEX
+    names = [file.name for file in files]
+    index = path / INDEX
     if index.exists():
         content = checked_as(dict[str, Any], read_json(index), str(index))
         where = f"{index}: weight_map"
-        indexed = checked_as(dict[str, str], content.get("weight_map"), where).values()
-        if missing := sorted(set(indexed) - set(names)):
+        weight_map = checked_as(dict[str, str], content.get("weight_map"), where)
+        missing = sorted(set(weight_map.values()) - set(names))
+        if missing:
             raise RunError(
                 f"{where}: {missing[0]!r} is not one of the safetensors beside it; fetch the model"
                 " again"

@@ -22,7 +22,7 @@ PluginKind = Literal[
 Trust = bool | Collection[str]
 # Required methods of plug-ins; full interfaces: mixopt.sweeps.proxy, mixopt.fitting.regressor,
 # mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract,
-# mixopt.integrations.weight_units, mixopt.constraints.convex_limits.
+# mixopt.integrations.export_interface, mixopt.constraints.convex_limits.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
     "proxy": ("group_size", "train"),
     "regressor": ("fit", "predict"),
