@@ -44,7 +44,7 @@ from mixopt.run_directory.steps import (
     step_named,
 )
 from mixopt.run_directory.trial_records import StartRecord, collapsed_trials
-from mixopt.system import Trust, git_commit
+from mixopt.system import Trust, check_trusted, git_commit
 from mixopt.trials import Trial, Trials, read_design, settled, without_flat_tasks
 
 if TYPE_CHECKING:
@@ -289,6 +289,7 @@ class Run:
     @property
     def constraints(self) -> Constraints:
         """The constraints on mixtures."""
+        self.check_limits_trusted()
         return Constraints.from_config(
             self.config.constraints,
             inventory=self.inventory,
@@ -311,6 +312,12 @@ class Run:
                 " trust=True), or give your own configuration: mixopt"
                 f" run CONFIG --out {shlex.quote(str(self.path))}"
             )
+
+    def check_limits_trusted(self) -> None:
+        """Raise PluginError if the directory's own record names the code of a convex limit."""
+        record = str(self.path / RECORD)
+        for name in self.config.constraints.convex or ():
+            check_trusted("constraint", name, record, trust=not self.is_foreign)
 
     def is_done(self, step: str) -> bool:
         """Return whether a step's output is undamaged and belongs to this configuration."""
@@ -354,6 +361,8 @@ def request_of(
         if not isinstance(constraints, ConstraintsConfig):
             constraints = read_constraints(constraints)
         constraints = config.constraints.with_changes(constraints, fit.domains)
+    if not isinstance(constraints, Constraints):
+        run.check_limits_trusted()
     request = ProposalRequest.of(
         fit,
         constraints=constraints,

@@ -1,3 +1,4 @@
+from ._convex_limits import check_convex_limit as check_convex_limit
 from ._estimators import check_estimator as check_estimator
 from ._executors import check_executor as check_executor
 from ._exporters import check_exporter as check_exporter
