@@ -129,6 +129,7 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         "target_tokens": question.search.target_tokens if inventory else None,
         "max_epochs": [epochs.get(name) for name in domains],
         "radius": _radius(question),
+        "unchecked": _unchecked(question),
         "guardrails": _guardrails(question),
     }
 
@@ -144,6 +145,15 @@ def _radius(question: ProposalRequest) -> dict[str, Any] | None:
                 "weights": limit.reference.over(question.fit.domains).array,
             }
     return None
+
+
+def _unchecked(question: ProposalRequest) -> list[str]:
+    """Describe the convex limits that the page cannot evaluate: those of plug-ins."""
+    return [
+        f"{limit.describe()} ({limit.source})"
+        for limit in question.constraints.convex
+        if not isinstance(limit, Radius)
+    ]
 
 
 def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:

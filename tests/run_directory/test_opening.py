@@ -10,7 +10,7 @@ from refusals import refuses
 import mixopt
 from mixopt.errors import PluginError, RunError
 from mixopt.pipeline import load_fit, propose
-from mixopt.run_directory import is_sent, load_run, working_in
+from mixopt.run_directory import is_sent, load_run, request_of, working_in
 from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
@@ -59,6 +59,15 @@ def test_nothing_that_a_record_names_is_imported(copied, tmp_path, monkeypatch):
     for step in ("sweep", "report"):
         with pytest.raises(PluginError, match=r"config\.yaml: names the .*evil_parts:R'.*--trust"):
             mixopt.run(copied / "config.yaml", copied, until=step)
+    assert not mark.exists()
+
+
+def test_a_limit_that_a_record_names_by_its_path_is_not_imported(copied, tmp_path, monkeypatch):
+    mark = evil(tmp_path, monkeypatch)
+    forge(copied, lambda content: content.update(constraints={"convex": {"evil_parts:R": {}}}))
+    for look in (lambda run: run.constraints, lambda run: request_of(run, None)):
+        with pytest.raises(PluginError, match=r"config\.yaml: names the constraint 'evil_parts:R'"):
+            look(load_run(copied))
     assert not mark.exists()
 
 

@@ -192,7 +192,7 @@ function summaryBar(model) {
       element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit}`),
       element("span", { class: "wi-line" }, value, half),
       element("span", { class: "wi-line wi-soft" }, "gain over natural ", natural, ` over ${model.baseName} `, base)),
-    element("div", { class: "wi-beside" }, nearest, limits));
+    element("div", { class: "wi-beside" }, nearest, limits, ...model.data.constraints.unchecked.map(uncheckedNote)));
   return { node, update(now) {
     setText(value, model.valueText(now.value));
     setText(half, `\u00b1 ${now.halves ? model.sizeText(now.valueHalf) : "\u2026"} (90%)`);
@@ -212,6 +212,7 @@ function summaryBar(model) {
   } };
 }
 
+const uncheckedNote = (limit) => element("p", { class: "wi-soft" }, `Not checked on this page: ${limit}.`);
 const nearestText = ({ nearest }) => (nearest.name ? `Nearest trial: ${nearest.name}, total variation ${decimals(3)(nearest.distance)}.` : "");
 
 function farText(model, now) {
