@@ -21,6 +21,6 @@ from .sampler_input import Weights as Weights, at_least as at_least
 from .schedule import (
     Schedule as Schedule,
     ScheduleEntry as ScheduleEntry,
-    Stage as Stage,
     is_schedule as is_schedule,
 )
+from .stage import Stage as Stage

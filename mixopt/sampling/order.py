@@ -128,6 +128,10 @@ class OrderLayout(NamedTuple):
         """The dtype of debts: those in tokens may exceed 64 bits."""
         return np.int64 if self.unit == "samples" else object
 
+    def limits_or(self, no_limit: int) -> list[int]:
+        """Return the maximum draws of each domain, with a number for no limit."""
+        return [no_limit if limit is None else limit for limit in self.limits]
+
     def start(self) -> Place:
         """Return the place before the first window."""
         zeros = np.zeros(len(self.names), np.int64)
@@ -146,8 +150,7 @@ class SampleOrder:
         self._rows = RowOrder(layout.sizes, keys)
         self._offsets = int_array([*accumulate(layout.sizes, initial=0)][:-1])
         self._shuffle = domain_key(layout.seed, "\nwindows")
-        limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
-        self._limits = int_array(limits)
+        self._limits = int_array(layout.limits_or(_NO_LIMIT))
         self._has_limits = any(limit is not None for limit in layout.limits)
         # By window: the stretch that contains the place before it.
         self._stretches = {start.window: Stretch.single(start, start)}
@@ -293,7 +296,9 @@ class SampleOrder:
         is_full_KD = before_KD >= self._limits
         is_over = (counts_KD > self._limits).any(axis=1)
         is_over |= is_full_KD[:, due.drawn_from].any(axis=1)
-        return int(np.argmax(is_over)) if is_over.any() else len(counts_KD)
+        if not is_over.any():
+            return len(counts_KD)
+        return int(np.argmax(is_over))
 
     def _deal_at_limits(self, place: Place) -> Stretch | None:
         """Deal a window in which domains run out; their remaining debts go to the others."""
@@ -304,7 +309,8 @@ class SampleOrder:
         remaining = np.maximum(self._limits - place.counts_D, 0).tolist()
         earlier = place.exhausted_domains()
         parts = change.parts(place.window, earlier)
-        last = {d: 0 for d, part in enumerate(parts) if part and not remaining[d]}
+        full = [d for d, part in enumerate(parts) if part and not remaining[d]]
+        last = dict.fromkeys(full, 0)  # the last samples of domains that run out
         while True:
             parts = change.parts(place.window, [*earlier, *last])
             dealt = _deal_beside(last, parts, owed, self.layout.window_size)
@@ -314,7 +320,8 @@ class SampleOrder:
             over = [d for d, rows in enumerate(drawn) if d not in last and rows > remaining[d]]
             if not over:
                 break
-            last |= {d: remaining[d] for d in over}
+            for d in over:
+                last[d] = remaining[d]
         counts_D = place.counts_D + np.array(drawn)
         exhausted = [Exhaustion(place.window, d) for d in sorted(last)]
         after = Place(

@@ -36,6 +36,7 @@ _MEGATRON_GROUPS = {
     "PIPELINE_MODEL_PARALLEL_GROUP",
     "CONTEXT_PARALLEL_GROUP",
 }
+_MESH_ATTRIBUTES = ("mesh_dim_names", "get_coordinate", "size")
 # Arguments that give the data-parallel rank, for messages.
 _MESH_ARGUMENTS = "mesh=, the job's DeviceMesh, or rank= and world_size= along data parallelism"
 _MEGATRON_ARGUMENTS = (
@@ -124,11 +125,12 @@ def check_ranks(sampler: Any) -> None:
     digest = hashlib.blake2b(json.dumps(order).encode(), digest_size=8).hexdigest()
     hashes: list[Any] = [None] * job.get_world_size()
     job.all_gather_object(hashes, (digest, sampler.rank))
-    if len({digest for digest, _ in hashes}) > 1:
+    digests, sampler_ranks = zip(*hashes, strict=True)
+    if len(set(digests)) > 1:
         orders = list(hashes)
         job.all_gather_object(orders, order)
         raise SamplerError(_difference(orders))
-    _check_parts([rank for _, rank in hashes], sampler.world_size)
+    _check_parts(list(sampler_ranks), sampler.world_size)
 
 
 def _distributed() -> Any:
@@ -151,7 +153,7 @@ def _job_rank() -> tuple[int, int]:
 
 def _mesh_rank(mesh: Any) -> tuple[int, int]:
     """Return rank and size along the data-parallel dimensions, the first of them slowest."""
-    if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
+    if not all(hasattr(mesh, name) for name in _MESH_ATTRIBUTES):
         raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
     dimensions = _data_dimensions(mesh)
     coordinate = mesh.get_coordinate()

@@ -243,9 +243,9 @@ class MixtureSampler:
     @property
     def log(self) -> list[LogEntry]:
         """Past and scheduled weights, and the domains that have run out."""
-        entries: list[LogEntry] = []
-        for k, change in enumerate(self.order.changes):
-            entries.append(self._change_entry(change, "set" if k else "start"))
+        changes = self.order.changes
+        entries = [self._change_entry(changes[0], "start")]
+        entries += [self._change_entry(change, "set") for change in changes[1:]]
         exhausted: list[int] = []
         for window, domain in self._place().exhausted:
             exhausted.append(domain)
@@ -377,7 +377,8 @@ class MixtureSampler:
         return window * self.order.layout.window_size // self.batch_size
 
     def _place(self, batch: int | None = None) -> Place:
-        batch = self._batch if batch is None else batch
+        if batch is None:
+            batch = self._batch
         place = self.order.place(self._window_of(batch))
         if place is None:
             first = self._batch_of(self.order.start.window)
@@ -387,7 +388,8 @@ class MixtureSampler:
     def _change_batch(self, batch: int | None) -> int:
         """Check that weights can change at a batch and return it; None: the first such batch."""
         first = self._aligned(self._handed_out)
-        batch = first if batch is None else batch
+        if batch is None:
+            batch = first
         if batch < self._handed_out:
             raise SamplerError(
                 f"set_weights for batch {batch} comes too late: {self._handed_out} is the next;"

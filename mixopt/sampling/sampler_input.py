@@ -44,7 +44,9 @@ _DOMAIN_LABELS = {"sizes": "rows", "limits": _LIMITS_LABEL, "lengths": "sum of l
 def named_sizes(sizes: Sizes) -> dict[str, int]:
     """Return rows by domain; domains without names are named by number."""
     rows_by_domain: dict[str, int] = {}
-    for key, rows in sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes):
+    pairs: Iterable[tuple[Any, Any]]
+    pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
+    for key, rows in pairs:
         name = str(key)
         rows_by_domain[name] = at_least(0, f"domain {name!r}", rows)
     if not 0 < len(rows_by_domain) <= MAX_DOMAINS:
@@ -178,7 +180,8 @@ def _lengths(name: str, value: Any, rows: int) -> int | IntArray:
     if array.dtype.kind not in "iu":
         raise SamplerError(f"{where}: values of type {array.dtype} are not whole numbers")
     if array.min() < 0 or array.max() > MAX_LENGTH:
-        row = int(array.argmin() if array.min() < 0 else array.argmax())
+        worst = array.argmin() if array.min() < 0 else array.argmax()
+        row = int(worst)
         raise SamplerError(f"{where}: row {row}: {array[row]} is not from 0 to {MAX_LENGTH}")
     if not array.any():
         raise SamplerError(f"{where}: no row has a token; leave the domain out")
@@ -228,7 +231,7 @@ def _common(layout: OrderLayout) -> PlainDict:
         "domains": list(layout.names),
         "seed": layout.seed,
         "sizes": list(layout.sizes),
-        "limits": [-1 if limit is None else limit for limit in layout.limits],
+        "limits": layout.limits_or(-1),
         "stops": layout.stops,
         "lengths": lengths or [0] * len(layout.names),
     }

@@ -35,11 +35,19 @@ import yaml
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.sampling.sampler_input import MAX_BATCH
+from mixopt.sampling.stage import (
+    MAX_TOKENS,
+    STAGE_FIELDS,
+    ScheduleFieldError,
+    Stage,
+    check_stage,
+    check_whole,
+    drawn_tokens,
+)
 from mixopt.system import (
     FieldPlace,
     PlainDict,
     PlainMapping,
-    dotted,
     parse_yaml,
     read_text,
     read_yaml,
@@ -49,10 +57,8 @@ from mixopt.system import (
 )
 
 FORMAT = "mixopt-schedule/1"
-STAGE_FIELDS = ("name", "tokens", "steps", "mixture", "to")
 _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
 _HEADER = "# Mixtures by stage; docs/schedules.md lists the fields.\n"
-MAX_TOKENS = 10**18
 MAX_LENGTH = 1 << 31  # tokens of a sequence
 _ROUNDING = 1e-6  # of weights in files
 
@@ -66,36 +72,6 @@ def is_schedule(path: Path) -> bool:
         return False
     has_format = str(content.get("format", "")).startswith("mixopt-schedule")
     return has_format or isinstance(content.get("stages"), list)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a run.
-
-    Attributes:
-        mixture: Share of the tokens of each domain, at its beginning.
-        tokens: Length in tokens; or `steps`.
-        steps: Length in global batches.
-        to: The mixture at the end of a linear ramp; None: constant.
-        name: A name for tables and messages.
-    """
-
-    mixture: Mixture
-    tokens: int | None = None
-    steps: int | None = None
-    to: Mixture | None = None
-    name: str | None = None
-
-    def to_json(self) -> PlainDict:
-        """Return the stage as plain values, without fields that are None."""
-        content: PlainDict = {}
-        for name in STAGE_FIELDS:
-            value = getattr(self, name)
-            if isinstance(value, Mixture):
-                value = dict(value)
-            if value is not None:
-                content[name] = value
-        return content
 
 
 @dataclass(frozen=True)
@@ -129,17 +105,17 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ScheduleFieldError(("stages",), "empty; a run has at least one stage")
-        _check_whole(("batch",), self.batch, MAX_BATCH)
-        _check_whole(("sequence_length",), self.sequence_length, MAX_LENGTH)
+        check_whole(("batch",), self.batch, MAX_BATCH)
+        check_whole(("sequence_length",), self.sequence_length, MAX_LENGTH)
         for k, stage in enumerate(self.stages):
-            _check_stage(("stages", k), stage, self.domains)
+            check_stage(("stages", k), stage, self.domains)
         for k, stage in enumerate(self.stages):
             if self.starts[k + 1] <= self.starts[k]:
                 raise ScheduleFieldError(
                     ("stages", k, "tokens"),
                     f"{stage.tokens:,} tokens round to 0 batches of {self.step_tokens:,} tokens",
                 )
-        _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
+        check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
         limit = self.max_epochs
         is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
         if limit is not None and not (is_number and 0 < limit < math.inf):
@@ -151,7 +127,7 @@ class Schedule:
             if name not in self.domains:
                 fault = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
                 raise ScheduleFieldError(("inventory", name), fault)
-            _check_whole(("inventory", name), tokens, MAX_TOKENS, minimum=0)
+            check_whole(("inventory", name), tokens, MAX_TOKENS, minimum=0)
         self.check_epochs(self.inventory)
 
     @classmethod
@@ -276,7 +252,7 @@ class Schedule:
         pairs = list(zip(lengths, self.stages, strict=True))
         tokens: dict[str, float] = {}
         for name in self.domains:
-            tokens[name] = math.fsum(_drawn(stage, name, length) for length, stage in pairs)
+            tokens[name] = math.fsum(drawn_tokens(stage, name, length) for length, stage in pairs)
         return tokens
 
     def check_epochs(self, inventory: Mapping[str, int]) -> None:
@@ -316,58 +292,6 @@ class Schedule:
         if stage.tokens is not None:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens
-
-
-def _drawn(stage: Stage, domain: str, tokens: int) -> float:
-    """Return how many of a stage's `tokens` are of a domain."""
-    end = stage.to or stage.mixture
-    return tokens * (stage.mixture[domain] + end[domain]) / 2
-
-
-def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:
-    if (stage.tokens is None) == (stage.steps is None):
-        fault = "tokens and steps are both given" if stage.steps is not None else "has no length"
-        raise ScheduleFieldError((*place, "tokens"), f"{fault}; give one of tokens, steps")
-    unit = "tokens" if stage.steps is None else "steps"
-    _check_whole((*place, unit), getattr(stage, unit), MAX_TOKENS)
-    if not isinstance(stage.name, str | None):
-        raise ScheduleFieldError((*place, "name"), f"{shown_value(stage.name)} is not text")
-    _check_domains((*place, "mixture"), stage.mixture, domains)
-    if stage.to is not None:
-        _check_domains((*place, "to"), stage.to, domains)
-
-
-def _check_domains(place: FieldPlace, mixture: Mixture, domains: tuple[str, ...]) -> None:
-    try:
-        mixture.over(domains)
-    except MixtureError as error:
-        raise ScheduleFieldError(place, str(error)) from None
-
-
-def _check_whole(place: FieldPlace, value: Any, maximum: int, minimum: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        message = f"{shown_value(value)} is not a whole number from {minimum} to {maximum:,}"
-        raise ScheduleFieldError(place, message)
-
-
-class ScheduleFieldError(SamplerError):
-    """An error in a schedule, with its field."""
-
-    def __init__(self, place: FieldPlace, message: str) -> None:
-        super().__init__(f"schedule: {dotted(place)}: {message}")
-        self.place = place
-        self.message = message
-
-    def of_file(self, where: str, lines: Mapping[FieldPlace, int]) -> SamplerError:
-        """Return the error with file and line: that of the field, or of the nearest around it."""
-        for length in range(len(self.place), 0, -1):
-            around = self.place[:length]
-            if around in lines:
-                where = f"{where}:{lines[around]}"
-                break
-        if self.place:
-            where = f"{where}: {dotted(self.place)}"
-        return SamplerError(f"{where}: {self.message}")
 
 
 def _values(content: object, folder: Path) -> PlainDict:
