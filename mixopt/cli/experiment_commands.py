@@ -67,8 +67,13 @@ def init_command(
     domains, left_out = start_experiment(paths, out, say)
     command = shlex.join(["mixopt", "check", str(out)])
     if as_json:
-        found = {"domains": [vars(domain) for domain in domains], "left_out": left_out}
-        print_json({"file": str(out), **found, "next": command})
+        content = {
+            "file": str(out),
+            "domains": list(map(vars, domains)),
+            "left_out": left_out,
+            "next": command,
+        }
+        print_json(content)
         return
     show(domains_text(domains))
     show(f"written: {out}")
@@ -171,10 +176,15 @@ def run_command(
 
     config = config_of(config)
     directory = directory_of(config, out)
-    settings = [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
+    settings = list(overrides or ())
+    if executor is not None:
+        settings.append(f"sweep.executor={executor}")
     if dry_run:
         script = pipeline.sweep_script(config, directory, overrides=settings, trust=trust)
-        print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
+        if as_json:
+            print_json({"script": script})
+        else:
+            show_as_is(script.rstrip("\n"))
         return
     run = pipeline.run(
         config,
@@ -198,12 +208,19 @@ def _print_run(run: Run, last: str, as_json: bool) -> None:
     if last == REPORT.name:
         print_answer(as_json, run_summary(run), summary_text(run))
         return
-    finished = [step.name for step in STEPS if run.is_done(step.name)]
-    waiting = [step.name for step in STEPS if step.name not in finished]
+    done = [step.name for step in STEPS if run.is_done(step.name)]
+    waiting = [step.name for step in STEPS if step.name not in done]
     command = run.command(until=waiting[0]) if waiting else None
     if as_json:
-        steps = {"done": finished, "waiting": waiting, "next": command}
-        print_json({"path": str(run.path), "step": last, "result": step_result(run, last), **steps})
+        content = {
+            "path": str(run.path),
+            "step": last,
+            "result": step_result(run, last),
+            "done": done,
+            "waiting": waiting,
+            "next": command,
+        }
+        print_json(content)
     elif command is not None:
         show(f"{COMMAND}{command}")
     else:
@@ -245,10 +262,12 @@ def status_command(
         ready = readiness(load_fit(directory, trust=trust))
         content, text = ready.to_json(), readiness_text(ready)
     elif directory.is_dir() and not (directory / "config.yaml").exists():
-        runs, columns = status_of_folder(directory, trust=trust), ("run", "state", "answer")
-        rows = [tuple(entry[column] for column in columns) for entry in runs]
+        runs = status_of_folder(directory, trust=trust)
+        rows = [(run["run"], run["state"], run["answer"]) for run in runs]
         content = {"path": str(directory), "runs": runs}
-        text = table_text(f"Runs in {directory}", columns, rows, texts=("state", "answer"))
+        text = table_text(
+            f"Runs in {directory}", ("run", "state", "answer"), rows, texts=("state", "answer")
+        )
     else:
         content = status(load_run(directory, trust=trust))
         text = "\n".join(status_lines(content))

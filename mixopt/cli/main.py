@@ -22,20 +22,29 @@ MODULES = (experiment_commands, mixture_commands, transfer_commands)
 INTERRUPTED = "interrupted; the same command resumes"
 OUR_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 NO_ROOM = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
-    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
 )
 UNUSABLE = (
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
-    *(errno.EACCES, errno.EPERM),
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
 )
 
 
 def no_room_line(error: BaseException) -> str | None:
     """Return a message for a full disk, missing memory or an unusable path; else None."""
     if isinstance(error, MemoryError):
-        reason = _one_line(str(error))
-        return f"out of memory{': ' + reason if reason else ''}; the same command resumes"
+        reason = _joined("out of memory", _one_line(str(error)))
+        return f"{reason}; the same command resumes"
     if isinstance(error, UnicodeEncodeError):
         text = error.object[error.start : error.end].encode("unicode_escape").decode()
         return f"{text}: the encoding {error.encoding} of this terminal or system has no such text"
@@ -57,13 +66,18 @@ def defect_line(error: BaseException) -> str:
             traceback.print_exception(error, file=stream)
     except OSError as reason:
         log = f"its traceback, which cannot be written: {reason.strerror}"
-    summary = ": ".join(filter(None, (type(error).__name__, _one_line(str(error)))))
+    summary = _joined(type(error).__name__, _one_line(str(error)))
     return f"a defect of mixopt: {summary}; please report it with {log}"
 
 
 def _one_line(text: str) -> str:
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:300]
+
+
+def _joined(title: str, detail: str) -> str:
+    """Return `title: detail`; the title alone if there is no detail."""
+    return f"{title}: {detail}" if detail else title
 
 
 def _show_version(requested: bool) -> None:
@@ -133,4 +147,6 @@ def _show_misuse(error: Any) -> None:
     path = str(error.ctx.command_path) if error.ctx else "mixopt"
     where = path.partition(" ")[2]
     sentence = f"{message[:1].lower()}{message[1:].removesuffix('.')}; see {path} --help"
-    complain(without_secrets(f"{where}: {sentence}" if where else sentence))
+    if where:
+        sentence = f"{where}: {sentence}"
+    complain(without_secrets(sentence))

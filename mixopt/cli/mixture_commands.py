@@ -82,9 +82,11 @@ def predict_command(
         drawn = draws(directory, batch=batch or BATCH, **options)
         print_answer(as_json, drawn.to_json(), schedule_text(drawn))
         return
-    mixture, goal = read_mixture(weights), chosen_objective(target, objective)
+    mixture = read_mixture(weights)
+    goal = chosen_objective(target, objective)
     prediction = predict(directory, mixture, target=goal, constraints=constraints, **options)
-    content, text = prediction.to_json(), forecast_lines(prediction)
+    content = prediction.to_json()
+    text = forecast_lines(prediction)
     if batch is not None:
         drawn = draws(directory, batch=batch, mixture=mixture, **options)
         content["draws"] = drawn.to_json()
@@ -128,11 +130,13 @@ def propose_command(
             f"propose: {directory} is not a directory; give that of a run or of a fit (mixopt run"
             " CONFIG --until propose makes the proposal of an experiment)"
         )
+    domains, reference = read_free(free or ())
     options: dict[str, Any] = {
         "tokens": token_count(tokens, "--tokens"),
         "constraints": constraints,
         "inventory": inventory,
-        **read_free(free or ()),
+        "free": domains,
+        "reference": reference,
         "trust": trust,
     }
     if pareto:
@@ -143,21 +147,29 @@ def propose_command(
         _trade_off(directory, pareto, points, options, out, as_json)
         return
     proposal = propose(directory, target=chosen_objective(target, objective), **options)
-    name = "-".join(re.sub(r"[*?\[\]]+", "_", pattern) for pattern in target or ())[:MAX_NAME]
-    name = name or ("objective" if objective is None else objective.stem)
-    path = out or _unused(directory / "proposals" / f"{name}.yaml")
+    path = out or _unused(directory / "proposals" / f"{_proposal_name(target, objective)}.yaml")
     proposal.to_file(path)
     print_answer(as_json, proposal.to_json(), proposal_text(proposal))
     say(f"proposal: {path}")
 
 
+def _proposal_name(targets: Sequence[str] | None, objective: Path | None) -> str:
+    """Return the name of a proposal's file: its targets, or the objective's file."""
+    names = [re.sub(r"[*?\[\]]+", "_", pattern) for pattern in targets or ()]
+    name = "-".join(names)[:MAX_NAME]
+    if name:
+        return name
+    return "objective" if objective is None else objective.stem
+
+
 def _unused(path: Path) -> Path:
     """Return an unused path: `objective.yaml`, `objective-2.yaml`, ..."""
-    number, free = 1, path
-    while free.exists():
+    number = 1
+    unused = path
+    while unused.exists():
         number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return free
+        unused = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return unused
 
 
 def _trade_off(
@@ -226,7 +238,7 @@ def fit_command(
     from mixopt.config import ObjectiveConfig
     from mixopt.pipeline import read_tables
 
-    first, *tables = sources
+    first = sources[0]
     if test:
         fitting = (out, regressor, target, objective, direction, scale != "none", at, backtest)
         if any(fitting):
@@ -235,7 +247,7 @@ def fit_command(
         from mixopt.reporting import evaluation_text
 
         fit = load_fit(first, trust=trust)
-        unseen = read_tables(tables, unit=fit.objective.unit, **left_out(ignore))
+        unseen = read_tables(sources[1:], unit=fit.objective.unit, **left_out(ignore))
         evaluation = fit.evaluate(unseen)
         print_answer(as_json, evaluation, evaluation_text(evaluation))
         return
@@ -248,7 +260,8 @@ def fit_command(
         raise ConfigError("fit: --backtest compares runs within their sizes; leave out --at")
     if out is None and not backtest:
         raise ConfigError("fit: tables need --out DIR, for the fit")
-    goal, size = chosen_objective(target, objective), read_size(at)
+    goal = chosen_objective(target, objective)
+    size = read_size(at)
     options: dict[str, Any] = {
         "regressors": regressor or (),
         "objective": goal,
@@ -273,11 +286,19 @@ def fit_command(
     fit, ready = fit_tables(trials, out, at=size, **options)
     for note in fit.trials.notes:
         say(f"fit: {note}")
-    flags = ["--trust"] if ":" in fit.name else []
-    command = shlex.join(["mixopt", "propose", str(out), *flags])
+    words = ["mixopt", "propose", str(out)]
+    if ":" in fit.name:
+        words.append("--trust")
+    command = shlex.join(words)
     if as_json:
-        answer = {"summary": fit.summary(), "readiness": ready.to_json(), "next": command}
-        print_json({"path": str(out), "regressor": fit.name, **answer})
+        content = {
+            "path": str(out),
+            "regressor": fit.name,
+            "summary": fit.summary(),
+            "readiness": ready.to_json(),
+            "next": command,
+        }
+        print_json(content)
         return
     show(f"fit: {fit.summary()}")
     for line in ready.lines(str(out)):
@@ -288,31 +309,39 @@ def fit_command(
 def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for part in text.split(","):
-        name, value = (side.strip() for side in part.rpartition("=")[::2])
+        name, _, value = part.rpartition("=")
+        name = name.strip()
         if not name:
             raise ConfigError(f"{option} {part.strip()}: expected {expected}")
         if name in pairs:
             raise ConfigError(f"{option}: {name!r} is given twice")
-        pairs[name] = value
+        pairs[name] = value.strip()
     return pairs
 
 
-def read_free(options: Sequence[str]) -> dict[str, Any]:
+def read_free(options: Sequence[str]) -> tuple[list[str], Mixture | None]:
     """Parse `web` or `web=mixture.yaml`: domains that may change, and the mixture of the rest."""
     from mixopt.mixture import Mixture
 
-    pairs = [text.partition("=") for text in options]
-    files = dict.fromkeys(file for _, sign, file in pairs if sign)
+    domains = []
+    files: list[str] = []
+    for text in options:
+        domain, sign, file = text.partition("=")
+        domains.append(domain)
+        if sign and file not in files:
+            files.append(file)
     if len(files) > 1:
         raise ConfigError(f"--free: the rest is held at one mixture, not at {' and '.join(files)}")
-    reference = next(map(Mixture.from_file, files), None)
-    return {"free": [name for name, _, _ in pairs], "reference": reference}
+    reference = Mixture.from_file(files[0]) if files else None
+    return domains, reference
 
 
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:
     """Parse `accuracy=higher` options."""
     expected = "LOSS=higher or LOSS=lower, such as accuracy=higher"
-    pairs = _pairs("--direction", ",".join(options), expected) if options else {}
+    if not options:
+        return {}
+    pairs = _pairs("--direction", ",".join(options), expected)
     for name, direction in pairs.items():
         if direction not in {"lower", "higher"}:
             raise ConfigError(f"--direction {name}={direction}: expected {expected}")
@@ -323,9 +352,11 @@ def read_size(option: str | None) -> dict[str, float]:
     """Parse `parameters=1e9,tokens=25e9`."""
     from mixopt.config import token_count
 
+    if not option:
+        return {}
     expected = "parameters=P or tokens=T, such as tokens=25e9"
     size: dict[str, float] = {}
-    for name, number in (_pairs("--at", option, expected) if option else {}).items():
+    for name, number in _pairs("--at", option, expected).items():
         if name not in ("parameters", "tokens"):
             raise ConfigError(f"--at {name}={number}: expected {expected}")
         size[name] = float(token_count(number, f"--at {name}") or 0)
@@ -340,7 +371,8 @@ def read_mixture(option: str | None) -> Mixture | None:
         return None
     if "=" not in option and (Path(option).suffix or Path(option).exists()):
         return Mixture.from_file(option)
-    expected, weights = "DOMAIN=SHARE, such as web=.5, or a file", {}
+    expected = "DOMAIN=SHARE, such as web=.5, or a file"
+    weights = {}
     for name, number in _pairs("--weights", option, expected).items():
         try:
             weights[name] = float(number)

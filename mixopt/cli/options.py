@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RUNS = "runs"  # default parent of run directories
 COMMAND = "next: "  # prefix of a line with a command to copy
+INCOMPLETE = "incomplete"  # value of --ignore for rows
 
 app = typer.Typer(
     help="How much of each data domain should a language model see?",
@@ -67,7 +68,6 @@ SizesPath = Annotated[
 ]
 FullLength = Annotated[Text, option("--tokens", "Tokens of the full run: 1T, 50B or 25e9.", "N")]
 Batch = Annotated[Text, option("--batch", "Sequences of a batch x tokens of a sequence.", "SxT")]
-INCOMPLETE = "incomplete"
 Ignore = Annotated[
     Words,
     option(
@@ -91,7 +91,9 @@ def chosen_objective(
 
     if targets and file is not None:
         raise ConfigError("--target and --objective both define the objective; give one of them")
-    return tuple(targets or ()) or None if file is None else read_objective(file)
+    if file is not None:
+        return read_objective(file)
+    return tuple(targets) if targets else None
 
 
 def directory_of(config: Path, out: Path | None) -> Path:
@@ -107,8 +109,9 @@ def directory_of(config: Path, out: Path | None) -> Path:
     with suppress(MixoptError):  # reported when the configuration is loaded
         content = read_yaml(config)
     name = content.get("name") if isinstance(content, dict) else None
-    is_name = isinstance(name, str) and name_fault(name) is None
-    return Path(RUNS) / (str(name) if is_name else config.stem)
+    if not isinstance(name, str) or name_fault(name) is not None:
+        name = config.stem
+    return Path(RUNS) / name
 
 
 def config_of(source: Path) -> Path:
@@ -132,7 +135,10 @@ def print_json(content: Any) -> None:
 
 def print_answer(as_json: bool, content: Any, text: object) -> None:
     """Print an answer: its plain values as JSON, or its text."""
-    print_json(content) if as_json else show(text)
+    if as_json:
+        print_json(content)
+    else:
+        show(text)
 
 
 def show(text: object) -> None:
@@ -167,7 +173,9 @@ def _plain(value: Any) -> Any:
         return None
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 def left_out(ignore: list[str] | None) -> dict[str, Any]:

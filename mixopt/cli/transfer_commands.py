@@ -86,8 +86,11 @@ def import_command(
     elif all(Path(file).suffix in TABLES for file in files):
         trials = read_tables(files, key=key, unit=unit, tolerance=tolerance, **left_out(ignore))
         trials.write(out)
-        content = {"trials": len(trials), "domains": len(trials.domains)}
-        content["losses"] = len(trials.targets)
+        content = {
+            "trials": len(trials),
+            "domains": len(trials.domains),
+            "losses": len(trials.targets),
+        }
     else:
         runs, metrics = import_results(files, out)
         content = {"runs": runs, "metrics": metrics}
@@ -139,8 +142,8 @@ def export_command(
         from mixopt.pretraining import export_model
 
         model = export_model(source, Path(out or ""), trust=trust)
-        size = f"{model['architecture']}, {model['parameters']:,} parameters"
-        size += f", from {Path(model['checkpoint']).name}"
+        checkpoint = Path(model["checkpoint"]).name
+        size = f"{model['architecture']}, {model['parameters']:,} parameters, from {checkpoint}"
         difference = f"largest difference of logits {model['largest_logit_difference']:.1e}"
         load = f'AutoModelForCausalLM.from_pretrained("{model["path"]}")'
         print_answer(as_json, model, f"{load}: {size}; {difference}")
@@ -165,20 +168,25 @@ def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: b
     """Write one file, or a file for each stage: `blend.json` becomes `blend.0-main.json`."""
     from mixopt.system import name_fault, write_text
 
-    content: dict[str, Any] = {"fragment": texts[""]} if "" in texts else {"fragments": texts}
+    content: dict[str, Any] = {"fragments": texts}
+    if "" in texts:
+        content = {"fragment": texts[""]}
     if out is not None:
-        content = {"files": []}
+        files = []
         for stage, text in texts.items():
-            name = stage if name_fault(stage) is None else stage.partition("-")[0]
             path = Path(out)
-            path = path.with_name(f"{path.stem}.{name}{path.suffix}") if stage else path
+            if stage:
+                name = stage if name_fault(stage) is None else stage.partition("-")[0]
+                path = path.with_name(f"{path.stem}.{name}{path.suffix}")
             write_text(path, text)
-            content["files"].append(str(path))
+            files.append(str(path))
             say(f"{to}: {path}")
+        content = {"files": files}
     elif len(texts) > 1 and not as_json:
         raise ConfigError(f"export: {to} needs one file per stage; give --out FILE")
     elif not as_json:
-        show_as_is(next(iter(texts.values())).removesuffix("\n"))
+        text = "".join(texts.values())  # of one stage
+        show_as_is(text.removesuffix("\n"))
     if as_json:
         print_json({"tool": to, **content})
 
@@ -186,12 +194,14 @@ def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: b
 def _publish(run: Path, url: str, as_json: bool) -> None:
     from mixopt.corpus import Corpus, publish_corpus
 
-    corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)
+    folder = run / "corpus"
+    corpus = Corpus.open(folder if folder.is_dir() else run)
     written = publish_corpus(corpus.path, url, say)
     if as_json:
         print_json({"url": url, "files_written": written})
         return
-    show(f"{url}: {written} files written" if written else f"{url}: already there")
+    result = f"{written} files written" if written else "already there"
+    show(f"{url}: {result}")
     show(f"to use it: set corpus.prepared: {url}")
 
 
@@ -199,9 +209,10 @@ def _show_tools(as_json: bool) -> None:
     from mixopt.integrations import exporter, exporter_names
     from mixopt.reporting import table_text
 
-    exporters = [exporter(name) for name in exporter_names()]
-    tools = [
-        {
+    tools = []
+    rows = []
+    for tool in map(exporter, exporter_names()):
+        content = {
             "name": tool.name,
             "title": tool.title,
             "checked_with": tool.version,
@@ -211,12 +222,10 @@ def _show_tools(as_json: bool) -> None:
             "place": tool.place,
             "command": tool.command,
         }
-        for tool in exporters
-    ]
-    rows = [
-        (tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in exporters
-    ]
-    rows += [(name, *about) for name, about in OTHER_TOOLS.items()]
+        tools.append(content)
+        rows.append((tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing"))
+    for name, (unit, needs) in OTHER_TOOLS.items():
+        rows.append((name, unit, needs))
     text = table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs"))
     print_answer(as_json, {"tools": tools, "others": list(OTHER_TOOLS)}, text)
 
@@ -267,7 +276,7 @@ def pretrain_command(
     print_answer(as_json, result.to_json(), result)
     if result.interrupted:
         say(f"pretrain: step {result.step} is saved: {result.checkpoint}")
-        raise typer.Exit(130)  # which is answered with how to resume
+        raise typer.Exit(130)  # main prints how to resume
     if not result.is_finished:
         say(f"pretrain: stopped at step {result.step}; the same command resumes")
 
@@ -287,10 +296,10 @@ def experts_command(
     summary = experts(directory, change=change, trust=trust)
     files = draw_experts(summary)
     if as_json:
-        print_json({**summary.to_json(), "figures": [str(file) for file in files]})
+        print_json({**summary.to_json(), "figures": list(map(str, files))})
         return
     show(summary)
-    say(f"figures: {', '.join(str(file) for file in files)}")
+    say(f"figures: {', '.join(map(str, files))}")
 
 
 @app.command("verify")
