@@ -46,7 +46,7 @@ def test_weights_add_up_to_one_and_a_file_gives_the_same_mixture_back(mixture, t
         (Mixture.from_file, "x.yaml: expected 'weights:' with a number for each domain"),
     ],
 )
-def test_what_makes_no_mixture_is_named(tmp_path, make, message):
+def test_invalid_weights_are_named(tmp_path, make, message):
     (tmp_path / "x.yaml").write_text("[0.5, 0.5]")
     with pytest.raises(MixtureError, match=message):
         make(tmp_path / "x.yaml")

@@ -226,7 +226,7 @@ YAML = [
     ("constraints: {bounds: {'w*': 0.1, '*b': 0.2}}", "'web' is matched by 'w*'"),
     (
         "constraints: {drop: [web]}",
-        "constraints.drop: unknown field; known: bounds, floors, groups,",
+        "constraints.drop: unknown field; known: bounds, convex, floors, groups,",
     ),
     ("constraints: {bounds: {wbe: 0}}", "constraints.bounds.wbe: unknown domain 'wbe'; did you"),
     ("propose: {target_tokens: 50X}", "propose.target_tokens: should be a valid integer"),
@@ -467,7 +467,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "options", "expected"), TEXTS, ids=[t[2][:60] for t in TEXTS])
-def test_a_field_that_cannot_be_is_named_and_nothing_is_begun(tmp_path, text, options, expected):
+def test_an_invalid_field_is_named_before_any_work_starts(tmp_path, text, options, expected):
     (tmp_path / "a.yaml").write_text(text)
     args = ("run", tmp_path / "a.yaml", "--out", tmp_path / "run", *options, "--until", "prepare")
     ended = mixopt(*args)

@@ -98,7 +98,7 @@ def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared):
     assert not list((path / "trials" / "work").iterdir())
 
 
-def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared):
+def test_jobs_that_cannot_be_stopped_give_exit_code_1(prepared):
     path = submitted(prepared, "broken")
     ended = mixopt("stop", path, "--trust", "--json")
     left = ["one_by_one:Outliving: scancel: job 12 is not yours"]

@@ -81,7 +81,7 @@ def test_failed_trials_are_listed_with_their_log_and_of_attempts_the_newest_is_p
         ("../steps", "trial '../steps': a name has no '/'"),
     ],
 )
-def test_what_has_no_log_is_said_with_what_is_known(run, trial, message):
+def test_a_missing_log_is_reported_in_one_line(run, trial, message):
     logs = (run / "trials" / "logs").rename(run / "trials" / "elsewhere")
     ended = mixopt("status", run, "--logs", trial)
     logs.rename(run / "trials" / "logs")

@@ -44,7 +44,7 @@ def together(cost_of):
     "cost_of", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks, uneven, hollows]
 )
 @pytest.mark.parametrize("steps", [1, 4, 12, 100])
-def test_a_descent_ends_where_that_of_scipy_does(cost_of, steps):
+def test_a_descent_ends_where_scipys_does(cost_of, steps):
     options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
     theirs = [
         minimize(cost_of, x, jac=True, method="L-BFGS-B", options=options).x for x in STARTS_FP
@@ -53,7 +53,7 @@ def test_a_descent_ends_where_that_of_scipy_does(cost_of, steps):
     assert ours_FP == pytest.approx(np.array(theirs), abs=1e-6)
 
 
-def test_a_cost_that_is_not_finite_is_stepped_back_from():
+def test_the_line_search_steps_back_from_a_cost_that_is_not_finite():
     def barrier(x):
         return (x - np.log(x)).sum(), 1 - 1 / x
 
@@ -61,7 +61,7 @@ def test_a_cost_that_is_not_finite_is_stepped_back_from():
     assert ends_FP == pytest.approx(np.ones((2, 2)), abs=1e-3)
 
 
-def test_a_descent_that_finds_no_lower_point_forgets_its_steps_and_goes_on():
+def test_a_descent_without_a_lower_point_discards_its_steps_and_continues():
     evaluations = itertools.count()
 
     def gap(x):  # the 20 step lengths of one search have no cost

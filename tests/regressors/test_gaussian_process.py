@@ -162,11 +162,11 @@ def test_a_gaussian_process_has_the_covariance_of_its_posterior():
     across_KN = kernel(OTHERS, TRIED, parameters_P)
     prior_KK = kernel(OTHERS, OTHERS, parameters_P)
     expected_KK = prior_KK - across_KN @ np.linalg.solve(trials_NN, across_KN.T)
-    found_KK = regressor.covariance(OTHERS, np.ones(1))
-    np.testing.assert_allclose(found_KK, unit**2 * expected_KK, atol=1e-6 * unit**2)
+    covariance_KK = regressor.covariance(OTHERS, np.ones(1))
+    np.testing.assert_allclose(covariance_KK, unit**2 * expected_KK, atol=1e-6 * unit**2)
 
 
-def test_a_combination_adds_how_far_its_members_are_apart():
+def test_a_combination_adds_the_disagreement_of_its_members():
     regressor = AutoRegressor(candidates=["skills", "gaussian_process"]).fit(TRIED, LOSSES)
     loads_M, expected = np.array([0.7, 0.3]), []
     for member, shares_M in regressor._used():

@@ -80,7 +80,7 @@ def test_input_that_cannot_be_fitted_predicted_or_read_is_named(tmp_path):
         (GaussianProcessRegressor(learning_trials=1), "learning_trials is 1; need >= 2"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_named(regressor, message):
+def test_an_invalid_parameter_is_named(regressor, message):
     weights_ND = mixtures(20, domains=3)
     with pytest.raises(ConfigError, match=message):
         regressor.fit(weights_ND, law(weights_ND))

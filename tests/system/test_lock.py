@@ -116,14 +116,14 @@ def test_it_is_interrupted_as_by_ctrl_c_and_one_that_ignores_all_signals_is_an_e
         refuses(RunError, message, interrupt, tmp_path)
 
 
-def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
+def test_one_of_many_simultaneous_processes_gets_the_lock(tmp_path):
     command = [sys.executable, folder_owner.__file__, str(tmp_path), "4"]
     several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = [process.communicate()[0] for process in several]
     assert answers.count("in\n") == 1, answers
 
 
-def test_a_process_that_a_lock_only_names_has_it_where_no_proc_says_more(tmp_path, monkeypatch):
+def test_without_proc_the_process_named_in_a_lock_owns_it(tmp_path, monkeypatch):
     (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
     assert not is_in_use(tmp_path), "the process does not have it open"
     assert interrupt(tmp_path) is None

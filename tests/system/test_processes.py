@@ -25,7 +25,7 @@ def test_a_containers_limit_counts(monkeypatch, limit, cores):
     assert usable_cores() == cores
 
 
-def test_a_process_is_told_from_another_of_its_number_and_from_one_that_has_ended():
+def test_a_process_with_another_start_or_an_end_is_not_running():
     assert is_running(os.getpid())
     assert is_running(os.getpid(), start_of(os.getpid()))
     assert not is_running(os.getpid(), "1")
@@ -50,7 +50,7 @@ def test_a_system_without_proc_has_cores_and_tells_whether_a_process_is_there(mo
     assert not is_running(process.pid)
 
 
-def test_who_does_not_answer_is_named_and_an_error_is_handed_on():
+def test_a_missed_deadline_names_the_call_and_an_error_is_raised_again():
     assert within("Ray", lambda: 7) == 7
     refuses(RunError, r"^Ray: no answer in 0\.05 s$", within, "Ray", lambda: time.sleep(1), 0.05)
     with pytest.raises(KeyError):

@@ -79,14 +79,14 @@ def test_an_object_is_fetched_once_and_a_changed_one_again(store):
         ("none/*.jsonl", "the glob matches no object"),
     ],
 )
-def test_what_is_not_there_is_one_line_with_the_url(store, key, said):
+def test_a_missing_object_is_one_line_with_its_url(store, key, said):
     root = store.put("web.jsonl", b"text").removesuffix("web.jsonl")
     with pytest.raises(CorpusError) as caught:
         list_objects(root + key)
     assert str(caught.value) == f"{root}{key}: {said}"
 
 
-def test_an_object_is_written_and_there_and_no_bucket_is_made_for_it(store, s3, tmp_path):
+def test_an_object_is_written_without_creating_a_bucket(store, s3, tmp_path):
     (tmp_path / "index.json").write_text("{}")
     root = store.put("other", b"").removesuffix("other")
     write_object(tmp_path / "index.json", f"{root}corpus/index.json")
