@@ -253,7 +253,7 @@ def pretrain_command(
 
     Its section `training` has steps, batch, sequence_length, lr with min_lr, warmup,
     schedule (cosine, linear, constant, wsd, inverse_sqrt) and lr_decay, AdamW's betas, eps and
-    weight_decay, clip, precision and compile; an unknown field is answered with the nearest one.
+    weight_decay, clip, precision and compile; an unknown field is an error with the nearest name.
 
     Also under torchrun:
 

@@ -206,17 +206,18 @@ def _lines(
             raise error(f"{path}:{line}: not valid YAML: a number of {len(node.value)} digits")
         return
     for index, entry in enumerate(node.value):
-        parts = entry if is_mapping else [entry]  # a key and its value, or an item
+        parts = entry if is_mapping else (entry,)  # a key and its value, or an item
         key = parts[0]
         line = key.start_mark.line + 1
         if is_mapping and key.id != "scalar":
             raise error(f"{path}:{line}: not valid YAML: a key must be plain text")
-        inner = (*location, key.value if is_mapping else index)
+        place = key.value if is_mapping else index
+        inner = (*location, place)
         if len(inner) > MAX_DEPTH:
             raise error(f"{path}:{line}: more than {MAX_DEPTH} nested sections")
         if is_mapping and key.value in keys:
             raise error(f"{path}:{line}: {dotted(inner)}: given twice")
-        keys.add(str(inner[-1]))
+        keys.add(str(place))
         yield inner, line
         for part in parts:
             yield from _lines(part, inner, path, error)

@@ -236,7 +236,7 @@ def file_mark(status: os.stat_result) -> list[int]:
 def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table with its seal atomically; a full disk leaves the former table."""
     stream = io.BytesIO()
-    table.write_parquet(stream, metadata=dict(metadata) if metadata else None)
+    table.write_parquet(stream, metadata=dict(metadata or {}) or None)
     write_bytes(path, _sealed(stream.getvalue()))
 
 

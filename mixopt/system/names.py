@@ -14,6 +14,7 @@ Value = TypeVar("Value")
 
 MAX_BITS = 128  # of an integer in a message
 LONGEST_NAME = 200  # bytes; file systems allow 255, including suffixes and temporary names
+MAX_SHOWN = 80  # characters of a value in a message
 WILD = "*?["
 
 
@@ -99,7 +100,9 @@ def shown_value(value: object) -> str:
     if not isinstance(value, str):
         return f"a {type(value).__name__}"
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+    if len(text) > MAX_SHOWN:
+        return f"{text[: MAX_SHOWN - 4]}...{text[-1]}"
+    return text
 
 
 def inside(folder: Path, name: str | Path, error: ErrorType = RunError) -> Path:

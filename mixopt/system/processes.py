@@ -77,9 +77,11 @@ def git_commit() -> str | None:
     """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
+        if _git("status", "--porcelain", "--untracked-files=no"):
+            commit += "+"
     except (OSError, subprocess.SubprocessError):
         return None
+    return commit
 
 
 def without_folders(text: str) -> str:
@@ -117,11 +119,13 @@ def host_name() -> str:
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use, including a container's limit."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0)) or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores or 1, max(1, int(quota) // int(period)))
-    return cores or 1
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def process_space() -> str:
@@ -211,7 +215,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     # The library's threads help when few jobs are left for many cores.
     threads = max(2, -(-usable_cores() // workers))
-    pool = ProcessPoolExecutor(workers, context, initializer=_started, initargs=(threads,))
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=_initialise_worker, initargs=(threads,)
+    )
     try:
         yield pool
         pool.shutdown()
@@ -222,8 +228,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         raise
 
 
-def _started(threads: int) -> None:
-    """End a process with its parent, and quietly on Ctrl-C."""
+def _initialise_worker(threads: int) -> None:
+    """Let a worker end with its parent, and quietly on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault(_THREADS, str(threads))
     end_with_parent()

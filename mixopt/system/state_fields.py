@@ -183,6 +183,8 @@ class StateFields:
 
 
 def _range(minimum: float, maximum: float) -> str:
+    if math.isinf(maximum) and math.isinf(minimum):
+        return ""
     if math.isinf(maximum):
-        return "" if math.isinf(minimum) else f" >= {minimum:g}"
+        return f" >= {minimum:g}"
     return f" from {minimum:g} to {maximum:g}"

@@ -268,12 +268,14 @@ def cache_folder() -> Path:
 def fetched(stored: StoredObject) -> Path:
     """Return an object's copy on this node, fetched if necessary."""
     key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
-    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in stored.name)
+    plain = "".join(map(_plain_character, stored.name))
     name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # suffixes tell the format
     path = cache_folder() / "objects" / key[:32] / name
 
     def find() -> Path | None:
-        return path if path.exists() and path.stat().st_size == stored.bytes else None
+        if path.exists() and path.stat().st_size == stored.bytes:
+            return path
+        return None
 
     def fetch() -> Path:
         with replacing(path) as temporary:
@@ -281,6 +283,10 @@ def fetched(stored: StoredObject) -> Path:
         return path
 
     return made_once(path.parent, find, fetch)
+
+
+def _plain_character(character: str) -> str:
+    return character if character.isalnum() or character in "._-" else "_"
 
 
 def local_copy(text: str | Path) -> Path:

@@ -145,7 +145,9 @@ class _Lines:
 
 def share_text(value: float) -> str:
     """Return a share as a percentage."""
-    return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
+    if value == 0 or value >= 5e-4:
+        return f"{100 * value:.1f}%"
+    return "<0.1%"
 
 
 def first_few(words: Sequence[str], max_words: int) -> str:
@@ -168,7 +170,9 @@ def _html_row(tag: str, cells: Sequence[str]) -> str:
 
 def loss_text(value: float | None, digits: int = 4) -> str:
     """Return a loss as text."""
-    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.{digits}f}"
 
 
 def difference_text(value: float, digits: int = 4) -> str:
@@ -234,4 +238,6 @@ def wrapped(line: str, hanging: str = "  ") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(lines) if len(lines) > 1 else line
+    if len(lines) <= 1:
+        return line
+    return "\n".join(lines)

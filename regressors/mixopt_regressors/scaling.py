@@ -40,7 +40,7 @@ from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 MEMBER = "gaussian_process"
-MIN_SHARE = 0.5  # mixtures that the size of the fit needs, relative to the most of any size
+MIN_SHARE = 0.5  # minimum mixtures of the size of the fit, relative to the most at any size
 SUM_TOLERANCE = 0.02  # of weights; published tables are rounded
 SAME_SIZE = 1.25  # sizes within this factor count as one
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
