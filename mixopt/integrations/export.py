@@ -32,7 +32,7 @@ PIECES = 8  # constant stages that approximate a linear one
 
 def export_mixture(
     mixture: Mixture,
-    to: str,
+    to: str | ExportTool,
     *,
     inventory: Mapping[str, int] | None = None,
     tokens: float | None = None,
@@ -44,7 +44,8 @@ def export_mixture(
 
     Args:
         mixture: Shares of the tokens.
-        to: The tool, one of `exporter_names()`, or `package.module:NAME` of an `ExportTool`.
+        to: The tool, one of `exporter_names()`, `package.module:NAME` of an
+            `ExportTool`, or the object.
         inventory: Distinct tokens of each domain, for the unit epochs.
         tokens: Length of the run in tokens, for epochs and numbers of samples.
         paths: One or several paths of each domain's data; default: the domain's name.
@@ -67,7 +68,7 @@ def export_mixture(
 
 def export_schedule(
     schedule: Schedule,
-    to: str,
+    to: str | ExportTool,
     *,
     inventory: Mapping[str, int] | None = None,
     paths: Paths | None = None,
@@ -122,16 +123,18 @@ def exporter_names() -> list[str]:
     return list(EXPORT_TOOLS) + plugins
 
 
-def exporter(name: str) -> ExportTool:
-    """Return a built-in tool, an entry point in `mixopt.exporters`, or an imported object.
+def exporter(name: str | ExportTool) -> ExportTool:
+    """Return a built-in tool, an entry point in `mixopt.exporters`, or an imported or given object.
 
     Args:
-        name: Name of the tool, or `package.module:NAME` of an `ExportTool`.
+        name: Name of the tool, `package.module:NAME` of an `ExportTool`, or the object.
 
     Raises:
         ConfigError: An unknown name.
         PluginError: It cannot be imported, or is not an `ExportTool`.
     """
+    if isinstance(name, ExportTool):
+        return name
     if name in EXPORT_TOOLS:
         return EXPORT_TOOLS[name]
     if ":" not in name and name not in exporter_names():

@@ -34,6 +34,7 @@ METHODS: dict[PluginKind, tuple[str, ...]] = {
 }
 NEED_TORCH: tuple[PluginKind, ...] = ("proxy", "model")
 
+_REINSTALL = "reinstall its package if the entry point is new"
 _ELSEWHERE = "the package that has it, or name its folder in PYTHONPATH"
 
 
@@ -130,7 +131,8 @@ def _check_methods(kind: PluginKind, name: str, plugin: object) -> None:
 def _entry(kind: PluginKind, name: str) -> EntryPoint:
     entries = [entry for entry in _entries(kind) if entry.name == name]
     if not entries:
-        raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, plugin_names(kind))}")
+        near = did_you_mean(name, plugin_names(kind))
+        raise PluginError(f"unknown {kind} {name!r}{near} ({_REINSTALL})")
     if len({entry.value for entry in entries}) > 1:
         origins = " and ".join(sorted(entry.value for entry in entries))
         raise PluginError(

@@ -5,7 +5,7 @@ Shapes: D domains, M evaluation domains.
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, get_args
@@ -21,9 +21,12 @@ Factory = Callable[[], Any]
 Change = Callable[[Observation], Observation]
 DOMAINS = ("web", "code", "books")
 TARGET = "exam"  # an evaluation-only domain
-STEPS, TOKENS = 120, 600
+STEPS = 120
+TOKENS = 600  # in a step
+ROUNDING = 1e-9  # of weights at their bounds
 FLOORS = {"web": 2.0, "code": 1.0, "books": 2.5, TARGET: 2.2}
 RATES = {"web": 0.35, "code": 0.2, "books": 0.5, TARGET: 0.3}
+EXCHANGED_RATES = RATES | {"code": RATES["books"], "books": RATES["code"]}
 
 promise = Promises("an estimator")
 
@@ -53,6 +56,7 @@ class SimulatedRun:
         factory: Returns a new estimator.
         setting: The run.
         change: Applied to each observation before the estimator gets it.
+        rates: How fast the loss of each domain falls with its tokens.
     """
 
     def __init__(
@@ -60,9 +64,15 @@ class SimulatedRun:
         factory: Factory,
         setting: Setting | None = None,
         change: Change = lambda observation: observation,
+        rates: Mapping[str, float] = RATES,
     ) -> None:
-        self.setting, self._factory, self._change = setting or simulated_setting(), factory, change
-        self.estimator, self.plans, self.step = self.started(), list[Plan](), 0
+        self.setting = setting or simulated_setting()
+        self._factory = factory
+        self._change = change
+        self._rates = rates
+        self.estimator = self.started()
+        self.plans: list[Plan] = []
+        self.step = 0
         self._tokens = dict.fromkeys(self.setting.domains, 0.0)
 
     def started(self) -> Any:
@@ -73,7 +83,8 @@ class SimulatedRun:
 
     def calls(self) -> Iterator[Observation | None]:
         """Train and check; yield before each call of `plan` (None) and `observe` (its argument)."""
-        setting, idle = copy.deepcopy(self.setting), False
+        setting = copy.deepcopy(self.setting)
+        idle = False
         while self.step < STEPS:
             yield None
             plan = self._checked_plan()
@@ -103,14 +114,11 @@ class SimulatedRun:
             second.weights_D[:] = np.eye(len(second.weights_D))[0]
         claim = "writing to a returned plan does not change the estimator"
         _same([self.estimator.plan()], [plan], claim)
-        weights_D, remaining = plan.weights_D, STEPS - self.step
+        remaining = STEPS - self.step
         claim = "a plan has no more steps than the run has left"
         promise(plan.steps <= remaining, claim, f"{plan.steps} of {remaining} ({plan.tag})")
-        low_D, high_D = setting.lower_D - 1e-9, setting.upper_D + 1e-9
-        has_all = len(weights_D) == len(setting.domains)
-        within = has_all and ((weights_D >= low_D) & (weights_D <= high_D)).all()
         claim = "a plan is a mixture of the domains within their bounds"
-        promise(within, claim, f"{weights_D.tolist()} ({plan.tag})")
+        promise(_is_within(plan, setting), claim, f"{plan.weights_D.tolist()} ({plan.tag})")
         allowed = not plan.held_out or "held_out" in self.estimator.needs
         claim = "a plan requests held-out losses only if `needs` has held_out"
         promise(allowed, claim, f"plan {plan.tag!r} requests them")
@@ -120,7 +128,9 @@ class SimulatedRun:
     def follow(self, plan: Plan) -> list[Observation]:
         """Train on a plan and return its observations: two for a long plan, else one."""
         half = plan.steps // 2
-        parts = [half, plan.steps - half] if half else [plan.steps]
+        parts = [plan.steps]
+        if half:
+            parts = [half, plan.steps - half]
         observations = [self._train(plan.weights_D, steps) for steps in parts]
         if plan.held_out:
             held_out = HeldOut(self._losses(self.setting.evaluations), tokens=1000)
@@ -133,33 +143,51 @@ class SimulatedRun:
         for name, tokens in zip(names, tokens_D, strict=True):
             self._tokens[name] += tokens
         self.step += steps
-        count_D = tokens_D * ("training_loss" in self.estimator.needs)
-        loss_sum_D, rate = self._losses(names) * count_D, 1e-3 * (1.0 - self.step / STEPS)
+        count_D = np.zeros_like(tokens_D)
+        if "training_loss" in self.estimator.needs:
+            count_D = tokens_D
+        loss_sum_D = self._losses(names) * count_D
+        rate = 1e-3 * (1.0 - self.step / STEPS)
         return Observation(self.step, tokens_D, loss_sum_D, count_D, learning_rate=rate)
 
     def _losses(self, names: Sequence[str]) -> Array:
         """Return the losses; the target's loss falls with the tokens of all domains."""
         tokens = self._tokens | {TARGET: 0.2 * sum(self._tokens.values())}
-        noise = {name: 0.01 * np.sin(self.step * (7 + len(name))) for name in names}
-        falls = [(1.0 + tokens[name] / TOKENS) ** -RATES.get(name, 0.3) for name in names]
-        floors = [FLOORS.get(name, 2.0) + noise[name] for name in names]
-        return np.array(floors) + 4.0 * np.array(falls)
+        floors = [FLOORS.get(name, 2.0) for name in names]
+        rates = [self._rates.get(name, 0.3) for name in names]
+        seen = np.array([tokens[name] / TOKENS for name in names])
+        falls = (1.0 + seen) ** -np.array(rates)
+        noise = 0.01 * np.sin(self.step * np.array([7 + len(name) for name in names]))
+        losses: Array = np.array(floors) + noise + 4.0 * falls
+        return losses
+
+
+def _is_within(plan: Plan, setting: Setting) -> bool:
+    """Return whether a plan has a weight for each domain, within its bounds."""
+    if len(plan.weights_D) != len(setting.domains):
+        return False
+    is_above = (plan.weights_D >= setting.lower_D - ROUNDING).all()
+    is_below = (plan.weights_D <= setting.upper_D + ROUNDING).all()
+    return bool(is_above and is_below)
 
 
 def _same(values: Sequence[Any], expected: Sequence[Any], claim: str) -> None:
     """Check that plans (except for their tags), observations or settings are equal."""
-    actual, desired = (
-        [asdict(value) | {"tag": ""} for value in part] for part in (values, expected)
-    )
     with promise.works(claim):
-        np.testing.assert_equal(actual, desired)
+        np.testing.assert_equal(_plain(values), _plain(expected))
 
 
-def check_estimator(factory: Factory) -> None:
+def _plain(values: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return plans, observations or settings as mappings, plans without their tags."""
+    return [asdict(value) | {"tag": ""} for value in values]
+
+
+def check_estimator(factory: Factory, *, moves: bool = True) -> None:
     """Check that an estimator keeps its promises, in simulated runs of 120 steps.
 
     Args:
         factory: Returns a new estimator, not started.
+        moves: Whether its mixture depends on what it observes; False for one that holds a mixture.
 
     Raises:
         AssertionError: A promise is broken; the message names it and the observed behaviour.
@@ -175,13 +203,24 @@ def check_estimator(factory: Factory) -> None:
     if "training_loss" in needs:
         _check_missing_domain(factory, plans)
     _check_refusals(factory)
+    if moves:
+        _check_moves(factory, plans)
+
+
+def _check_moves(factory: Factory, plans: list[Plan]) -> None:
+    """Compare with a run in which the losses of the fastest and the slowest domain change roles."""
+    other_plans = SimulatedRun(factory, rates=EXCHANGED_RATES).finished()
+    claim = "other losses lead to another mixture (moves=False for one that holds its mixture)"
+    broken = f"all {len(plans)} plans are the same"
+    promise(not _are_close(plans, other_plans), claim, broken)
 
 
 def _check_states(factory: Factory, setting: Setting) -> None:
     """Save, load and resume with a new estimator before each plan and each observation."""
     run = SimulatedRun(factory, setting)
     for _ in run.calls():
-        state, loaded = _saved(run.estimator), run.started()
+        state = _saved(run.estimator)
+        loaded = run.started()
         argument = copy.deepcopy(state)
         loaded.load_state_dict(argument)
         promise(argument == state, "load_state_dict does not change its argument", "it did")
@@ -207,13 +246,16 @@ def _check_missing_domain(factory: Factory, complete: list[Plan]) -> None:
         def change(observation: Observation) -> Observation:
             if observation.step % 2:
                 return observation
-            sums_D, counts_D = observation.loss_sum_D.copy(), observation.loss_count_D.copy()
-            sums_D[0], counts_D[0] = loss, share * counts_D[0]
+            sums_D = observation.loss_sum_D.copy()
+            sums_D[0] = loss
+            counts_D = observation.loss_count_D.copy()
+            counts_D[0] *= share
             return replace(observation, loss_sum_D=sums_D, loss_count_D=counts_D)
 
         return SimulatedRun(factory, change=change).finished()
 
-    missing, zero = plans_with(0.0, 0.0), plans_with(1e-9, 1.0)
+    missing = plans_with(0.0, 0.0)
+    zero = plans_with(1e-9, 1.0)
     _same(plans_with(50.0, 0.0), missing, "the loss of a domain with count 0 is not read")
     claim = "a domain without observations differs from a domain with loss 0"
     holds = _are_close(zero, complete) or not _are_close(missing, zero)
@@ -221,17 +263,19 @@ def _check_missing_domain(factory: Factory, complete: list[Plan]) -> None:
 
 
 def _are_close(first: list[Plan], second: list[Plan]) -> bool:
-    return len(first) == len(second) and all(
-        np.allclose(left.weights_D, right.weights_D, rtol=1e-6, atol=1e-9)
-        for left, right in zip(first, second, strict=True)
-    )
+    if len(first) != len(second):
+        return False
+    first_PD = [plan.weights_D for plan in first]
+    second_PD = [plan.weights_D for plan in second]
+    return np.allclose(first_PD, second_PD, rtol=1e-6, atol=1e-9)
 
 
 def _check_refusals(factory: Factory) -> None:
     """Check that invalid observations and states are refused."""
     run = SimulatedRun(factory)
     for observation in run.calls():
-        state, observe = _saved(run.estimator), run.estimator.observe
+        state = _saved(run.estimator)
+        observe = run.estimator.observe
         for fault, invalid in _invalid(observation, run.estimator.needs):
             promise.refuses(
                 partial(observe, invalid), EstimatorError, f"{fault} raises an EstimatorError"
@@ -260,5 +304,7 @@ def _invalid(
     if observation.held_out is not None:
         losses_M = observation.held_out.losses_M
         unknown_M = np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M)
-        for fault, invalid_M in (("is not a number", unknown_M), ("misses a domain", losses_M[1:])):
-            yield f"an evaluation that {fault}", replace(observation, held_out=HeldOut(invalid_M))
+        invalid = replace(observation, held_out=HeldOut(unknown_M))
+        yield "an evaluation that is not a number", invalid
+        short = replace(observation, held_out=HeldOut(losses_M[1:]))
+        yield "an evaluation that misses a domain", short

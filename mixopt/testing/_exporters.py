@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from mixopt.errors import ConfigError
-from mixopt.integrations import ExportTool, export_mixture, export_schedule, exporter
+from mixopt.integrations import ExportTool, export_mixture, export_schedule
 from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule, Stage
 from mixopt.testing._promises import Promises
@@ -20,6 +20,8 @@ KNOWN: dict[str, Any] = {
     "tokens": 1000,
 }
 ODD = ("it's", 'say "hi"', "x # y", "dm: maths", "null", "{a}", "a,b", " a", "-a", "${HOME}")
+WEB_PATHS = ("/data/w0.jsonl", "/data/w1.jsonl")
+CODE_PATH = "/data/c.jsonl"
 READERS: dict[str, Callable[[str], Any]] = {
     ".yaml": yaml.safe_load,
     ".json": json.loads,
@@ -29,47 +31,49 @@ READERS: dict[str, Callable[[str], Any]] = {
 promise = Promises("an exporter")
 
 
-def check_exporter(tool: str) -> None:
+def check_exporter(tool: ExportTool) -> None:
     """Check that an exporter keeps its promises.
 
     Args:
-        tool: Name, or `package.module:NAME` of an `ExportTool`, as for `mixopt export --to`.
+        tool: The exporter.
 
     Raises:
         AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
-    about = exporter(tool)
     for field in ("name", "title", "version", "place", "command"):
-        value = getattr(about, field)
+        value = getattr(tool, field)
         promise(isinstance(value, str) and value.strip(), f"{field} is text", repr(value))
-    promise(about.suffix in READERS, f"suffix is one of {', '.join(READERS)}", about.suffix)
-    for check in (_check_text, _check_needs, _check_odd_names, _check_schedule):
-        check(tool, about)
+    promise(tool.suffix in READERS, f"suffix is one of {', '.join(READERS)}", tool.suffix)
+    _check_text(tool)
+    _check_needs(tool)
+    _check_odd_names(tool)
+    _check_schedule(tool)
 
 
 def _export(
-    tool: str, about: ExportTool, claim: str, mixture: Mixture = MIXTURE, **changes: Any
+    tool: ExportTool, claim: str, mixture: Mixture = MIXTURE, **changes: Any
 ) -> tuple[str, str]:
     """Return a valid fragment, or the one line of a refusal; the other is empty."""
-    text = error_text = ""
+    text = ""
+    error_text = ""
     with promise.works(claim):
         try:
             text = export_mixture(mixture, tool, **{**KNOWN, **changes})
-            READERS[about.suffix](text)
+            READERS[tool.suffix](text)
         except ConfigError as error:
             error_text = str(error)
     promise("\n" not in error_text, claim, error_text)
     return text, error_text
 
 
-def _check_text(tool: str, about: ExportTool) -> None:
+def _check_text(tool: ExportTool) -> None:
     def written(claim: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
-        text, error_text = _export(tool, about, claim, mixture, **changes)
+        text, error_text = _export(tool, claim, mixture, **changes)
         promise(text, claim, error_text)
         return text
 
-    text = written(f"a mixture is written if all facts are known, as valid {about.suffix}")
-    for part in (*MIXTURE, about.title, about.version, about.unit.meaning):
+    text = written(f"a mixture is written if all facts are known, as valid {tool.suffix}")
+    for part in (*MIXTURE, tool.title, tool.version, tool.unit.meaning):
         claim = "each domain with a share is in the fragment; tool, version and unit in the header"
         promise(part in text, claim, f"no {part!r}")
     claim = "another mixture gives another fragment"
@@ -77,35 +81,37 @@ def _check_text(tool: str, about: ExportTool) -> None:
     claim = "a domain of weight 0 is written if takes_zero, else listed in the header"
     zero = written(claim, Mixture({**MIXTURE, "none": 0.0}))
     is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
-    promise(is_listed != about.takes_zero, claim, "it is not")
+    promise(is_listed != tool.takes_zero, claim, "it is not")
     claim = "the fragment has all paths, including several of one domain"
-    first, second, other = "/data/w0.jsonl", "/data/w1.jsonl", "/data/c.jsonl"
-    text = written(claim, paths={"web": [first, second], "code": other})
-    for path in (first, second, other):
+    text = written(claim, paths={"web": list(WEB_PATHS), "code": CODE_PATH})
+    for path in (*WEB_PATHS, CODE_PATH):
         promise(path in text, claim, f"no {path!r}")
 
 
-def _check_needs(tool: str, about: ExportTool) -> None:
+def _check_needs(tool: ExportTool) -> None:
     for name in KNOWN:
         option = f"--{name.replace('_', '-')}"
-        is_needed = option in about.unit.needs
-        claim = f"{option} is optional, since unit.needs does not name it"
+        is_needed = option in tool.unit.needs
         if is_needed:
             claim = f"without {option}, which unit.needs names, a one-line error names it"
-        text, error_text = _export(tool, about, claim, MIXTURE, **{name: None})
-        promise(option in error_text if is_needed else text, claim, error_text)
+            _, error_text = _export(tool, claim, MIXTURE, **{name: None})
+            promise(option in error_text, claim, error_text)
+        else:
+            claim = f"{option} is optional, since unit.needs does not name it"
+            text, error_text = _export(tool, claim, MIXTURE, **{name: None})
+            promise(text, claim, error_text)
 
 
-def _check_odd_names(tool: str, about: ExportTool) -> None:
+def _check_odd_names(tool: ExportTool) -> None:
     for name in ODD:
         claim = f"a name is written, or refused in one line that contains it: {name!r}"
         facts: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
         mixture = Mixture({name: 0.75, "b": 0.25})
-        text, error_text = _export(tool, about, claim, mixture, **facts)
+        text, error_text = _export(tool, claim, mixture, **facts)
         promise(text or repr(name) in error_text, claim, error_text)
 
 
-def _check_schedule(tool: str, about: ExportTool) -> None:
+def _check_schedule(tool: ExportTool) -> None:
     last = Stage(Mixture.uniform(list(MIXTURE)), steps=64)
     stages = (Stage(MIXTURE, steps=64, name="main"), last)
     schedule = Schedule(stages, batch=64, sequence_length=8)
@@ -113,6 +119,8 @@ def _check_schedule(tool: str, about: ExportTool) -> None:
     with promise.works("a schedule of constant stages is written"):
         texts = export_schedule(schedule, tool, **facts)
         for text in texts.values():
-            READERS[about.suffix](text)
-    files = ["0-main", "1-1"] if about.write_stages is None else [""]
+            READERS[tool.suffix](text)
+    files = [""]
+    if tool.write_stages is None:
+        files = ["0-main", "1-1"]
     promise.same(list(texts), files, "a schedule gives a file per stage, or one with write_stages")

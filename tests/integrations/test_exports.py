@@ -84,7 +84,7 @@ def test_a_mixture_comes_back_or_what_cannot_be_carried_is_named(tool, case):
 
 @pytest.mark.parametrize("tool", EXPORT_TOOLS)
 def test_each_tool_keeps_its_promises_and_paths_with_odd_characters_are_read_back(tool):
-    check_exporter(tool)
+    check_exporter(EXPORT_TOOLS[tool])
     paths = {
         "web": ["/data/a b/web #1.jsonl", "/data/it's/web.2.jsonl"],
         "code": '/data/"q"/code{x}.jsonl',

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mixopt_regressors.online import ODMEstimator
 
+from mixopt.errors import EstimatorError
 from mixopt.online import Plan, make_estimator
 from mixopt.system import plugin_names
 from mixopt.testing import check_estimator
@@ -39,6 +40,116 @@ def test_the_run_that_estimators_are_checked_in_follows_its_law():
     setting = simulated_setting(bounded=True)
     assert setting.objective_M.tolist() == [1 / 3, 1 / 3, 1 / 3, 0]
     assert (setting.lower_D[0], setting.upper_D[0], run.setting.natural_D[0]) == (0.3, 0.36, 0.5)
+
+
+class Holding(ODMEstimator):
+    """Observes, and keeps its first plan."""
+
+    def _next(self, observation):
+        return Plan(self.setting.reference_D, self.update_steps, "held")
+
+
+def test_an_estimator_that_holds_its_mixture_passes_only_if_it_says_so():
+    check_estimator(Holding, moves=False)
+    with pytest.raises(AssertionError, match="other losses lead to another mixture .moves=False"):
+        check_estimator(Holding)
+
+
+class Unknown(ODMEstimator):
+    needs = frozenset({"gradient of everything"})
+
+
+class Idle(ODMEstimator):
+    needs = frozenset({"training_loss", "held_out"})
+
+    def plan(self):
+        return replace(super().plan(), steps=0, held_out=True)
+
+
+class Steering(ODMEstimator):
+    """Writes to the setting of the run."""
+
+    def start(self, setting):
+        super().start(setting)
+        self.given = setting
+
+    def observe(self, observation):
+        super().observe(observation)
+        self.given.lower_D[0] = 0.01
+
+
+class Exposed(ODMEstimator):
+    """Hands out the array that its next plan is read from."""
+
+    held_D = None
+
+    def plan(self):
+        plan = super().plan()
+        if self.held_D is None or not np.isclose(self.held_D.sum(), 1.0):
+            self.held_D = plan.weights_D.copy()
+        return replace(plan, weights_D=self.held_D)
+
+
+class Endless(ODMEstimator):
+    def plan(self):
+        return replace(super().plan(), steps=1000)
+
+
+class Drawing(ODMEstimator):
+    """Starts from rewards that nobody seeded."""
+
+    def start(self, setting):
+        super().start(setting)
+        self.rewards_D = self.rewards_D + np.random.default_rng().random(len(self.rewards_D))
+
+
+class Emptying(ODMEstimator):
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        state.clear()
+
+
+class Tupled(ODMEstimator):
+    def state_dict(self):
+        return super().state_dict() | {"seen": (1, 2)}
+
+
+class Rushing(ODMEstimator):
+    """Keeps something that its state does not have."""
+
+    count = 0
+
+    def observe(self, observation):
+        super().observe(observation)
+        self.count += 1
+        if self.count == 3:
+            self.rewards_D = self.rewards_D[::-1].copy()
+
+
+class ZeroForMissing(ODMEstimator):
+    def observe(self, observation):
+        tokens_D = observation.tokens_D
+        counts_D = np.where(observation.loss_count_D > 0, observation.loss_count_D, tokens_D)
+        sums_D = np.where(observation.loss_count_D > 0, observation.loss_sum_D, 1e-9)
+        super().observe(replace(observation, loss_sum_D=sums_D, loss_count_D=counts_D))
+
+
+class Careless(ODMEstimator):
+    def observe(self, observation):
+        try:
+            super().observe(observation)
+        except EstimatorError:
+            return
+
+
+class AnyDomains(ODMEstimator):
+    def load_state_dict(self, state):
+        if not state:
+            raise EstimatorError("no state")
+        try:
+            super().load_state_dict(state)
+        except EstimatorError:
+            return
 
 
 class Unbounded(ODMEstimator):
@@ -104,6 +215,18 @@ class Hasty(ODMEstimator):
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
+        (Unknown, "needs is a frozenset of"),
+        (Idle, "a plan of 0 steps is followed by a plan with steps"),
+        (Steering, "the setting is not changed"),
+        (Exposed, "writing to a returned plan does not change the estimator"),
+        (Endless, "a plan has no more steps than the run has left"),
+        (Drawing, "two runs with the same observations make the same plans"),
+        (Emptying, "load_state_dict does not change its argument"),
+        (Tupled, "a state is unchanged by JSON"),
+        (Rushing, "after loading a state, at any step, the plans are the same"),
+        (ZeroForMissing, "a domain without observations differs from a domain with loss 0"),
+        (Careless, "raises an EstimatorError. Broken: it was accepted"),
+        (AnyDomains, "a state of other domains raises an EstimatorError"),
         (Unbounded, "a mixture of the domains within their bounds"),
         (Adding, "a mixture of the domains within their bounds"),
         (Asking, "requests held-out losses only if `needs` has held_out"),

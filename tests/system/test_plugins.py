@@ -11,6 +11,8 @@ from mixopt.system import build_plugin, check_trusted, load_plugin, plugins
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_a_class_without_methods_refused():
+    with pytest.raises(PluginError, match="^unknown proxy 'zzz'; known: .*[(]reinstall its pack"):
+        load_plugin("proxy", "zzz")
     with pytest.raises(PluginError, match="unknown proxy 'decodr'; did you mean 'decoder'"):
         load_plugin("proxy", "decodr")
     with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
