@@ -87,9 +87,21 @@ def unquoted(entries, facts):
     return "\n".join(f"mix['{e.domain}'] = {e.amount}, {list(e.paths)}" for e in entries)
 
 
+def crashes_on_stages(stages, facts, batch):
+    return {stage.nothing for stage in stages}
+
+
+def without_zeros(entries, facts):
+    return TOOL.write([e for e in entries if e.amount], facts)
+
+
 @pytest.mark.parametrize(
     ("changes", "broken"),
     [
+        ({"suffix": ".ini"}, "suffix is one of .yaml, .json, .py"),
+        ({"takes_zero": True, "write": without_zeros}, "a domain of weight 0 is written if"),
+        ({"unit": replace(SEQUENCES, needs=("--tokens",))}, "without --tokens, which unit.needs"),
+        ({"write_stages": crashes_on_stages}, "a schedule of constant stages is written"),
         ({"write": crashes}, "a mixture is written if all facts are known"),
         ({"write": nothing}, "each domain with a share is in"),
         ({"write": no_amounts}, "another mixture gives another fragment"),

@@ -1,4 +1,8 @@
-"""Read a written fragment back as shares of the tokens, without the exporters' code."""
+"""Read a written fragment back as shares of the tokens, without the exporters' code.
+
+A new tool gets a branch in `_amounts`, which yields each name in the fragment with its amount, in
+the tool's unit; tests/integrations/test_exports.py then holds the tool against its mixtures.
+"""
 
 import ast
 import json

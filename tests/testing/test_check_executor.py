@@ -63,6 +63,32 @@ class NoSlots(Sound):
     slots = 0
 
 
+class TakesAnyOption(Sound):
+    def __init__(self, site, **options):
+        super().__init__(site)
+
+
+class TunesNothing(Sound):
+    """Says of a folder without trials that one trial fits."""
+
+    def result(self, group):
+        result = super().result(group)
+        return result if group.trials else result.model_copy(update={"tuned": 1})
+
+
+class GivesNoReason(Sound):
+    def write(self, folder, result):
+        if result.error is not None:
+            result = result.model_copy(update={"error": "it failed"})
+        super().write(folder, result)
+
+
+class TrainsOnAnyCorpus(Sound):
+    def result(self, group):
+        job = replace(group.job, corpus_hash="")
+        return super().result(group.model_copy(update={"job": job}))
+
+
 class NeverEnds(Sound):
     def start(self, folders):
         return list(map(str, folders))
@@ -125,6 +151,10 @@ def here(monkeypatch):
 @pytest.mark.parametrize(
     ("factory", "promise"),
     [
+        (TakesAnyOption, "an unknown option is refused"),
+        (TunesNothing, "a folder without trials is tuned"),
+        (GivesNoReason, "the reason contains the proxy's error"),
+        (TrainsOnAnyCorpus, "a corpus with another hash is refused"),
         (NoSlots, "slots is a whole number >= 1. Broken: it is 0"),
         (LosesAResult, "trials that do not fail have results. Broken: ['plain_2'"),
         (TakesADeathForALoss, "a failed trial (killed) has the fault 'died'. Broken: 'lost'"),

@@ -69,9 +69,105 @@ class Backwards(Quick):
         return super().train(trials, corpus, training, report)
 
 
+class GroupsOfNone(Quick):
+    def group_size(self, corpus, training):
+        return 0
+
+
+class Emptying(Quick):
+    def train(self, trials, *arguments):
+        results = super().train(trials, *arguments)
+        trials.clear()
+        return results
+
+
+class WritesToTheCorpus(Quick):
+    def train(self, trials, corpus, training, report):
+        (corpus.path / "cache.txt").write_text("mine")
+        return super().train(trials, corpus, training, report)
+
+
+class Silent(Quick):
+    def train(self, trials, corpus, training, report):
+        return super().train(trials, corpus, training, lambda _: None)
+
+
+def reporting(change):
+    class Reporting(Quick):
+        def train(self, trials, corpus, training, report):
+            total = len(trials) * training.tokens
+            results = super().train(trials, corpus, training, lambda _: None)
+            for done, of in change(total):
+                report(Progress(done, of))
+            return results
+
+    return Reporting
+
+
+class Drifting(Quick):
+    """Adds something to each call's losses."""
+
+    calls = 0
+
+    def train(self, *arguments):
+        self.calls += 1
+        return [shifted(result, 1e-6 * self.calls) for result in super().train(*arguments)]
+
+
+class SeedsAreOne(Quick):
+    def train(self, trials, *arguments):
+        return super().train([replace(trial, seed=5) for trial in trials], *arguments)
+
+
+class PartsDiffer(Quick):
+    """Claims to train in parts, and trains the whole each time a little differently."""
+
+    resumes = True
+
+    def train(self, trials, corpus, training, report):
+        results = super().train(trials, corpus, training, report)
+        return [shifted(result, 1e-6 * training.part[0]) for result in results]
+
+
+def shifted(result, amount):
+    nats = {name: loss + amount for name, loss in result.losses.nats_per_token.items()}
+    return with_losses(result, nats_per_token=nats)
+
+
+def without_parameters(result, _):
+    return replace(result, parameters=0)
+
+
+def below_zero(result, _):
+    nats = {name: -loss for name, loss in result.losses.nats_per_token.items()}
+    return with_losses(result, nats_per_token=nats)
+
+
+def with_another_task(result, _):
+    return with_losses(result, tasks=result.losses.tasks | {"task/other/accuracy": 0.5})
+
+
+def with_an_infinite_task(result, _):
+    return with_losses(result, tasks=dict.fromkeys(result.losses.tasks, float("inf")))
+
+
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
+        (GroupsOfNone, "group_size is a whole number >= 1. Broken: it is 0"),
+        (Emptying, "the list of trials is not changed"),
+        (WritesToTheCorpus, "the corpus is not changed"),
+        (Silent, "progress is reported"),
+        (reporting(lambda total: [(0, 7), (total, total)]), "the total of the progress stays"),
+        (reporting(lambda total: [(total - 1, total)]), "progress reaches its total"),
+        (reporting(lambda total: [(1, 1)]), "the total is the training tokens of all trials"),
+        (Drifting, "training the same trials twice gives the same losses"),
+        (SeedsAreOne, "another seed gives other losses"),
+        (PartsDiffer, "a trial in two parts has the losses of the whole"),
+        (changing(without_parameters), "a result has its tokens, parameters and seconds"),
+        (changing(below_zero), "nats_per_token is finite and above 0"),
+        (changing(with_another_task), "a proxy that scores tasks scores exactly these"),
+        (changing(with_an_infinite_task), "task metrics are finite"),
         (
             changing(scored_in_a_group),
             "do not depend on its group. Broken: .*'task/next_line/bits_per_byte'",
