@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +37,10 @@ from mixopt_proxies.command import supervisor
 from mixopt_proxies.command.result_file import divergence, losses_of, number_of, read_log
 from mixopt_proxies.command.trainer_command import MIXTURE, TRIAL, TrainerCommand, command_seed
 
-SHORT, SHORT_TRIAL = 20, "short-trial"  # a first trial on 1/20 of the tokens, and its name
-DONE, LOG = "done.json", "log.txt"
+SHORT_TRIAL = "short-trial"  # name of the first trial of a rehearsal
+SHORT_SHARE = 20  # its tokens are 1/20 of a trial's
+DONE = "done.json"
+LOG = "log.txt"
 HEARTBEAT = 0.2  # seconds between two signs of life of the worker
 TIMESTAMP_ERROR = 2.0  # seconds; the resolution of some network file systems
 MAX_LISTED = 8  # files listed in an error
@@ -60,14 +61,16 @@ class CommandProxy(TrainerCommand):
         mixture = Mixture.uniform(corpus.domain_names)
         if training.phases is not None:
             mixture = Phases(training.phases).tied(mixture)
-        trial, reason = Trial(SHORT_TRIAL, mixture, seed=0), None
-        for tokens in (max(1, training.tokens // SHORT), training.tokens):
-            (result,) = self.train([trial], corpus, replace(training, tokens=tokens), report)
-            if result.status != "failed":
-                return
-            reason = result.reason
-        where = f"{training.files}: " if training.files else ""
-        raise RunError(f"{where}the first trial failed, so that no other was begun: {reason}")
+        trial = Trial(SHORT_TRIAL, mixture, seed=0)
+        short = replace(training, tokens=max(1, training.tokens // SHORT_SHARE))
+        (result,) = self.train([trial], corpus, short, report)
+        if result.status == "failed":
+            (result,) = self.train([trial], corpus, training, report)
+        if result.status == "failed":
+            where = f"{training.files}: " if training.files else ""
+            raise RunError(
+                f"{where}the first trial failed, so that no other was begun: {result.reason}"
+            )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: each trial has its own command."""
@@ -81,12 +84,14 @@ class CommandProxy(TrainerCommand):
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
         """Run the command for each trial without a result, and return the results."""
-        total, results = len(trials) * training.tokens, list[TrialResult]()
+        total = len(trials) * training.tokens
+        results: list[TrialResult] = []
         with tempfile.TemporaryDirectory() as temporary:
             files = Path(training.files or temporary)
             for trial in trials:
-                alive = partial(report, Progress(len(results) * training.tokens, total))
-                results.append(_TrialRun(self, trial, files, corpus, training).result(alive))
+                heartbeat = partial(report, Progress(len(results) * training.tokens, total))
+                run = _TrialRun(self, trial, files, corpus, training)
+                results.append(run.result(heartbeat))
         report(Progress(total, total))
         return results
 
@@ -97,8 +102,10 @@ class _TrialRun:
     def __init__(
         self, command: TrainerCommand, trial: Trial, files: Path, corpus: Corpus, training: Training
     ) -> None:
-        self._command, self._trial = command, trial
-        self._corpus, self._training = corpus, training
+        self._command = command
+        self._trial = trial
+        self._corpus = corpus
+        self._training = training
         self._path = files / check_name(trial.name, "trial", RunError)
         identity = json.dumps(command.identity, sort_keys=True)
         self._identity = {
@@ -109,15 +116,17 @@ class _TrialRun:
             "command": hashlib.sha256(identity.encode()).hexdigest()[:16],
         }
 
-    def result(self, alive: Callable[[], None]) -> TrialResult:
+    def result(self, heartbeat: Callable[[], None]) -> TrialResult:
         """Return the stored result, or run the command."""
         with suppress(MixoptError, OSError):
             return self._stored()
-        seconds, reason, tries = 0.0, "", self._command.retries + 1
+        seconds = 0.0
+        reason = ""
+        tries = self._command.retries + 1
         for _ in range(tries):
-            attempts = (self._path / f"attempt-{number}" for number in count(1))
-            started, folder = time.time(), next(path for path in attempts if not path.exists())
-            failure = self._run(folder, alive)
+            folder = self._new_folder()
+            started = time.time()
+            failure = self._run(folder, heartbeat)
             seconds += time.time() - started
             if failure is None:
                 return self._read(folder, seconds, started)
@@ -128,28 +137,36 @@ class _TrialRun:
         times = f"tried {tries} times: " if tries > 1 else ""
         return self._failure("failed", f"{times}{reason}", seconds)
 
+    def _new_folder(self) -> Path:
+        """Return the folder of the next attempt, which does not exist yet."""
+        number = 1
+        while (self._path / f"attempt-{number}").exists():
+            number += 1
+        return self._path / f"attempt-{number}"
+
     def _stored(self) -> TrialResult:
         """Return the result of an earlier run; raise if it is of another trial or has changed."""
         record = read_sealed(self._path / DONE, hint="delete it to run the trial again")
         folder = inside(self._path, str(record.get("attempt")))
         file = inside(folder, str(record.get("file")))
-        is_own = self._identity.items() <= record.items()
-        if not is_own or file_hash(file) != record.get("file_hash"):
+        is_same_trial = self._identity.items() <= record.items()
+        if not is_same_trial or file_hash(file) != record.get("file_hash"):
             raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
         return self._read(folder, float(record["seconds"]), started=0.0)
 
-    def _run(self, folder: Path, alive: Callable[[], None]) -> str | None:
+    def _run(self, folder: Path, heartbeat: Callable[[], None]) -> str | None:
         """Run the command once, in a new folder; return the reason of a failure."""
         with writing(folder):
             folder.mkdir(parents=True)
-        command, log = self._command, folder / LOG
+        command = self._command
+        log = folder / LOG
         words, environment = command.prepared(self._trial, self._corpus, self._training, folder)
         place = command.place or folder
-        fault = run_supervised(words, place, environment, log, command.timeout, alive)
-        if fault is None:
+        error = run_supervised(words, place, environment, log, command.timeout, heartbeat)
+        if error is None:
             return None
         name = f"{self._path.name}/{folder.name}/{LOG}"
-        return f"the command {fault}{_last_line(log)}; see {name}"
+        return f"the command {error}{_last_line(log)}; see {name}"
 
     def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
         """Return the result of a command that exited with 0, and store it."""
@@ -169,27 +186,36 @@ class _TrialRun:
 
     def _load(self, folder: Path, seconds: float, started: float) -> tuple[Path, TrialResult]:
         """Return the command's result file and its content."""
-        command, name = self._command, self._trial.name
+        command = self._command
         file = result_file(folder, command.result)
-        log, age = read_log(file), started - file.stat().st_mtime
-        fault = _mismatch(log.about, self._trial)
+        log = read_log(file)
+        age = started - file.stat().st_mtime  # seconds
+        error = _mismatch(log.about, self._trial)
         if age > TIMESTAMP_ERROR:
-            fault = (
+            error = (
                 f"is {age:.0f} s older than the attempt that should have written it; is it a copy"
                 " of another run?"
             )
-        if fault is not None:
-            raise RunError(f"{file}: {fault}")
+        if error is not None:
+            raise RunError(f"{file}: {error}")
         tokens = _count(log.about.get("tokens")) or self._training.tokens
         losses, curve = losses_of(
             log, command.losses, self._corpus,
             tokens=tokens, unit=command.unit, result=command.result,
         )  # fmt: skip
-        fault = divergence(losses, command.result)
-        if fault is not None:
-            return file, self._failure("diverged", fault, seconds)
-        size = _count(log.about.get("parameters"))
-        return file, TrialResult(name, "finished", tokens, size, seconds, losses, curve)
+        error = divergence(losses, command.result)
+        if error is not None:
+            return file, self._failure("diverged", error, seconds)
+        result = TrialResult(
+            trial=self._trial.name,
+            status="finished",
+            tokens=tokens,
+            parameters=_count(log.about.get("parameters")),
+            seconds=seconds,
+            losses=losses,
+            curve=curve,
+        )
+        return file, result
 
     def _failure(
         self, status: Literal["diverged", "failed"], reason: str, seconds: float
@@ -199,8 +225,9 @@ class _TrialRun:
 
 def result_file(folder: Path, result: str) -> Path:
     """Return the file that `result` names; if a glob matches several, the newest."""
-    exact = folder / result
-    matched = [exact] if exact.exists() else sorted(folder.glob(result))
+    matched = [folder / result]
+    if not matched[0].exists():
+        matched = sorted(folder.glob(result))
     if not matched:
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
         written = sorted(files - {LOG, MIXTURE, TRIAL})[:MAX_LISTED]
@@ -238,10 +265,11 @@ def run_supervised(
     environment: Mapping[str, str],
     log: Path,
     timeout: float | None,
-    alive: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> str | None:
     """Run a command to its end; return how it failed, or None after exit code 0."""
-    started, late = time.monotonic(), False
+    started = time.monotonic()
+    is_late = False
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-I", supervisor.__file__, str(supervisor.GRACE), *words],
@@ -253,9 +281,9 @@ def run_supervised(
             start_new_session=True,
         )
     try:
-        while process.poll() is None and not late:
-            alive()
-            late = timeout is not None and time.monotonic() - started > timeout
+        while process.poll() is None and not is_late:
+            heartbeat()
+            is_late = timeout is not None and time.monotonic() - started > timeout
             with suppress(subprocess.TimeoutExpired):
                 process.wait(HEARTBEAT)
     finally:  # when the pipe closes, the supervisor ends the remaining processes
@@ -267,8 +295,9 @@ def run_supervised(
         with suppress(OSError):
             os.killpg(report["pid"], signal.SIGKILL)
         return f"lost its supervisor, which ended with {exit_text(process.returncode)}"
-    if (code := report.get("code")) is not None:
+    code = report.get("code")
+    if code is not None:
         return f"ended with {exit_text(code)}" if code else None
-    if late:
+    if is_late:
         return f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
     return report.get("fault") or "ended without an exit code"

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from mixopt.trials import MAX_LOSS, Losses
 STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
 # Facts about the run that a result may state beside losses.
-OF_ITSELF = ("trial", "seed", "tokens", "parameters")
+RUN_FACTS = ("trial", "seed", "tokens", "parameters")
 DOMAIN = "{domain}"
 _NEAREST = 3  # names suggested in an error
 _NO_NUMBERS = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
@@ -50,18 +51,21 @@ class TrainerLog:
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Add one row of a log, or a whole mapping; later facts about the run replace earlier."""
-        self.about |= {name: row[name] for name in OF_ITSELF if row.get(name) is not None}
+        self.about |= {name: row[name] for name in RUN_FACTS if row.get(name) is not None}
         self._add(row, "", _position_of(row))
 
     def _add(self, value: Any, name: str, position: Point) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
-                self._add(inner, f"{name}.{key}" if name else str(key), position)
+                inner_name = f"{name}.{key}" if name else str(key)
+                self._add(inner, inner_name, position)
         elif isinstance(value, list):
             for item in value:
                 self._add(item, name, _position_of(item))
-        elif (number := number_of(value)) is not None:
-            self.series.setdefault(name, []).append(position._replace(value=number))
+        else:
+            number = number_of(value)
+            if number is not None:
+                self.series.setdefault(name, []).append(position._replace(value=number))
 
 
 def read_log(path: Path) -> TrainerLog:
@@ -69,15 +73,18 @@ def read_log(path: Path) -> TrainerLog:
     kind = path.suffix.lower()
     if kind not in (".json", ".jsonl", ".csv") or not path.is_file():
         raise RunError(f"{path}: is not a JSON, JSONL or CSV file; the command must write one")
-    text, log = read_text(path, error=RunError), TrainerLog()
+    text = read_text(path, error=RunError)
     if kind == ".csv":
         rows = list(_table_rows(path, text))
     elif kind == ".json":
         content = _parsed(text, str(path))
         rows = content if isinstance(content, list) else [content]
     else:
-        lines = enumerate(text.splitlines(), start=1)
-        rows = [_parsed(line, f"{path}:{number}") for number, line in lines if line.strip()]
+        rows = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                rows.append(_parsed(line, f"{path}:{number}"))
+    log = TrainerLog()
     for row in rows:
         if not isinstance(row, dict):
             raise RunError(f"{path}: expected names with values, got {str(row)[:60]!r}")
@@ -95,12 +102,18 @@ def number_of(value: Any) -> float | None:
 
 def _position_of(row: Any) -> Point:
     """Return step and tokens of a row of a log, as a point without a value."""
-    facts, place = row if isinstance(row, Mapping) else {}, list[float | None]()
-    for names in (STEPS, TOKENS):
-        numbers = (number_of(facts.get(name)) for name in names)
-        finite = (n for n in numbers if n is not None and math.isfinite(n))
-        place.append(next(finite, None))
-    return Point(math.nan, *place)
+    if not isinstance(row, Mapping):
+        return Point(math.nan)
+    return Point(math.nan, step=_finite_field(row, STEPS), tokens=_finite_field(row, TOKENS))
+
+
+def _finite_field(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
+    """Return the first finite number among these fields of a row; None: there is none."""
+    for name in names:
+        number = number_of(row.get(name))
+        if number is not None and math.isfinite(number):
+            return number
+    return None
 
 
 def _table_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
@@ -140,24 +153,28 @@ def losses_of(
 
     A glob that matches several names gives their mean: several tasks may measure one domain.
     """
-    series = {
-        domain: [log.series[name] for name in _names(losses, domain, list(log.series), result)]
-        for domain in corpus.evaluation_names
-    }
-    last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
-    tasks = {n: log.series[n][-1].value for n in corpus.task_columns if n in log.series}
+    lines: dict[str, list[list[Point]]] = {}  # of each domain
+    last = {}
+    for domain in corpus.evaluation_names:
+        names = _names(losses, domain, list(log.series), result)
+        lines[domain] = [log.series[name] for name in names]
+        last[domain] = _mean([line[-1].value for line in lines[domain]])
+    tasks = {}
+    for column in corpus.task_columns:
+        if column in log.series:
+            tasks[column] = log.series[column][-1].value
     final = replace(_in_both_units(last, corpus, tokens, unit), tasks=tasks)
-    earlier = [
-        _in_both_units(values, corpus, position, unit)
-        for position, values in _earlier(series, tokens)
-        if all(abs(value) <= MAX_LOSS for value in values.values())
-    ]
-    return final, (*earlier, final)
+    curve = []
+    for position, values in _earlier(lines, tokens):
+        if all(abs(value) <= MAX_LOSS for value in values.values()):
+            curve.append(_in_both_units(values, corpus, position, unit))
+    return final, (*curve, final)
 
 
 def divergence(losses: Losses, result: str) -> str | None:
     """Return an error for a loss that is NaN or too large to be squared; None: no such loss."""
-    for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
+    by_domain = losses.nats_per_token or losses.bits_per_byte
+    for name, value in (by_domain | losses.tasks).items():
         if not abs(value) <= MAX_LOSS:
             return f"{result}: the loss of {name!r} is {value:g}"
     return None
@@ -167,45 +184,70 @@ def _names(
     losses: str | Mapping[str, str] | None, domain: str, names: Sequence[str], result: str
 ) -> tuple[str, ...]:
     """Return the names of a domain's losses."""
-    template = losses if isinstance(losses, str) else (losses or {}).get(domain, DOMAIN)
+    template = DOMAIN
+    if isinstance(losses, str):
+        template = losses
+    elif losses is not None:
+        template = losses.get(domain, DOMAIN)
     plain = template.replace(DOMAIN, domain)
     pattern = template.replace(DOMAIN, glob.escape(domain))
-    matched = (plain,) if plain in names else chosen(pattern, names)
+    if plain in names:
+        return (plain,)
+    matched = chosen(pattern, names)
     if not matched:
-        holding = [name for name in names if domain in name] or names
-        nearest = map(repr, difflib.get_close_matches(plain, holding, n=_NEAREST, cutoff=0.0))
-        hint = f"the nearest are {', '.join(nearest)}" if names else "it has no numbers"
+        hint = _nearest_names(plain, domain, names)
         raise RunError(
             f"{result}: has no loss of {domain!r}: no {plain!r}; {hint}; see proxy.losses"
         )
     return matched
 
 
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
+def _nearest_names(plain: str, domain: str, names: Sequence[str]) -> str:
+    """Return a hint with the names nearest to a missing one."""
+    if not names:
+        return "it has no numbers"
+    candidates = [name for name in names if domain in name] or names
+    nearest = difflib.get_close_matches(plain, candidates, n=_NEAREST, cutoff=0.0)
+    return f"the nearest are {', '.join(map(repr, nearest))}"
+
+
+def _mean(values: Sequence[float]) -> float:
     try:
-        return math.fsum(numbers) / len(numbers)
+        return math.fsum(values) / len(values)
     except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest number
         return math.nan
 
 
 def _earlier(
-    series: Mapping[str, Sequence[Sequence[Point]]], tokens: int
+    lines: Mapping[str, Sequence[Sequence[Point]]], tokens: int
 ) -> Iterable[tuple[int, dict[str, float]]]:
     """Yield tokens and losses at each earlier point at which all domains have a loss."""
-    points = [point for lines in series.values() for line in lines for point in line]
-    last_step = max((point.step or 0.0 for point in points), default=0.0)
-    scale = tokens / last_step if last_step > 0 else 0.0
-
-    def by_tokens(line: Sequence[Point]) -> dict[int, float]:
-        counts = [p.tokens if p.tokens is not None else (p.step or 0) * scale for p in line]
-        return {round(n): point.value for n, point in zip(counts, line, strict=True)}
-
-    curves = {domain: [by_tokens(line) for line in lines] for domain, lines in series.items()}
-    common = set.intersection(*(set(line) for lines in curves.values() for line in lines))
+    last_step = 0.0
+    for line in chain.from_iterable(lines.values()):
+        for point in line:
+            last_step = max(last_step, point.step or 0.0)
+    tokens_per_step = tokens / last_step if last_step > 0 else 0.0
+    curves: dict[str, list[dict[int, float]]] = {}
+    for domain, lines_of_domain in lines.items():
+        curves[domain] = [_by_tokens(line, tokens_per_step) for line in lines_of_domain]
+    common = set.intersection(*map(set, chain.from_iterable(curves.values())))
     for count in sorted(common):
         if 0 < count < tokens:
-            yield count, {d: _mean(line[count] for line in ls) for d, ls in curves.items()}
+            means = {}
+            for domain, curves_of_domain in curves.items():
+                means[domain] = _mean([curve[count] for curve in curves_of_domain])
+            yield count, means
+
+
+def _by_tokens(line: Sequence[Point], tokens_per_step: float) -> dict[int, float]:
+    """Return the values of a line by tokens, from its steps where it states no tokens."""
+    values = {}
+    for point in line:
+        count = point.tokens
+        if count is None:
+            count = (point.step or 0) * tokens_per_step
+        values[round(count)] = point.value
+    return values
 
 
 def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
@@ -213,5 +255,7 @@ def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, uni
     if unit == "nats_per_token":
         return Losses(tokens, dict(values), in_bits_per_byte(values, corpus.evaluation))
     rates = bits_per_nat(corpus.evaluation)
-    nats = {name: value / rates[name] for name, value in values.items()} if rates else {}
+    nats = {}
+    if rates:
+        nats = {name: value / rates[name] for name, value in values.items()}
     return Losses(tokens, nats, dict(values))

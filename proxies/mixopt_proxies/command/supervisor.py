@@ -26,7 +26,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-_PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
+_PDEATHSIG = 1  # of Linux's prctl
+_SUBREAPER = 36  # of Linux's prctl
 _POLL = 0.05  # seconds
 _KILL_TIMEOUT = 10.0  # seconds to wait for killed processes
 
@@ -70,13 +71,14 @@ def _child_setup(libc: ctypes.CDLL) -> Callable[[], None]:
 
 def _kill_all(grace: float) -> None:
     """End all processes of the command, first by SIGTERM, then by SIGKILL."""
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_TIMEOUT)):
-        until = time.monotonic() + seconds
-        _send(number)
-        while _descendants() and time.monotonic() < until:
-            if number == signal.SIGKILL:  # new processes may have started meanwhile
-                _send(number)
-            time.sleep(_POLL)
+    _send(signal.SIGTERM)
+    until = time.monotonic() + grace
+    while _descendants() and time.monotonic() < until:
+        time.sleep(_POLL)
+    until = time.monotonic() + _KILL_TIMEOUT
+    while _descendants() and time.monotonic() < until:
+        _send(signal.SIGKILL)  # again and again: new processes may have started
+        time.sleep(_POLL)
 
 
 def _send(number: int) -> None:

@@ -20,14 +20,15 @@ import yaml
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.integrations import export_mixture, exporter, exporter_names
-from mixopt.mixture import Phases
+from mixopt.mixture import Mixture, Phases
 from mixopt.sweeps import Training
 from mixopt.system import write_json, write_text
 from mixopt.trials import Trial, Unit
 from mixopt_proxies.command.result_file import DOMAIN
 
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
-MIXTURE, TRIAL = "mixture.yaml", "trial.json"
+MIXTURE = "mixture.yaml"
+TRIAL = "trial.json"
 _SHELL_SYNTAX = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
 _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 
@@ -62,13 +63,14 @@ class TrainerCommand:
 
     def __post_init__(self) -> None:
         """Check the fields, as far as possible without a corpus."""
-        path, tool = PurePath(self.result), self.mixture_format
+        path = PurePath(self.result)
         if not self.result or path.is_absolute() or ".." in path.parts:
             raise ConfigError(
                 f"proxy.result: {self.result!r}; must be a file of the command below {{out}}"
             )
         if self.unit not in get_args(Unit):
             raise ConfigError(f"proxy.unit: {self.unit!r}; must be {' or '.join(get_args(Unit))}")
+        tool = self.mixture_format
         if tool is None and self.paths is not None:
             raise ConfigError("proxy.paths: needs proxy.mixture_format")
         if tool is not None and tool not in exporter_names():
@@ -98,20 +100,35 @@ class TrainerCommand:
 
     def check_here(self) -> None:
         """Check that the command's folder, program and script exist on this machine."""
-        place, program = self.place, self.words[0]
-        script = self.words[1] if len(self.words) > 1 else "-"
-        where = f" from {place}" if place is not None else ""
-        if place is not None and not place.is_dir():
-            raise ConfigError(f"proxy.folder: {place}: no such folder")
+        place = self.place
+        where = ""
+        if place is not None:
+            where = f" from {place}"
+            if not place.is_dir():
+                raise ConfigError(f"proxy.folder: {place}: no such folder")
+        program = self.words[0]
         # A relative path may be a file of the trial's own folder.
         if "{" not in program and not _is_program(program, place):
             hint = "; write env NAME=value before the program" if "=" in program else ""
             raise ConfigError(f"proxy.run: no such program{where}: {program!r}{hint}")
-        if _INTERPRETER.fullmatch(Path(program).name) and not script.startswith(("-", "{")):
+        script = self._script()
+        if script is not None:
             path = (place or Path()) / script
             if path.is_absolute() and not path.exists():
                 raise ConfigError(f"proxy.run: no such script{where}: {script!r}")
-        for word in self.words[1:] if place is None else ():
+        if place is None:
+            self._check_no_local_files()
+
+    def _script(self) -> str | None:
+        """Return the script that an interpreter runs; None: not known."""
+        if len(self.words) < 2 or not _INTERPRETER.fullmatch(Path(self.words[0]).name):
+            return None
+        script = self.words[1]
+        return None if script.startswith(("-", "{")) else script
+
+    def _check_no_local_files(self) -> None:
+        """Check that no argument is a file here that a trial's own folder does not have."""
+        for word in self.words[1:]:
             if not word.startswith(("-", "/", "{")) and "." in word and Path(word).is_file():
                 raise ConfigError(
                     f"proxy.run: {word!r} is not in the trial's own folder, where the command runs;"
@@ -126,47 +143,58 @@ class TrainerCommand:
         self, trial: Trial, corpus: Corpus, training: Training, out: Path
     ) -> tuple[list[str], dict[str, str]]:
         """Write the command's input files for a trial; return its words and environment."""
-        mixture, tokens, place = trial.mixture, training.tokens, str(corpus.path.resolve())
-        seed, path = command_seed(trial), out / MIXTURE
+        place = str(corpus.path.resolve())
+        seed = command_seed(trial)
         content = {
             "trial": trial.name,
             "seed": seed,
-            "tokens": tokens,
+            "tokens": training.tokens,
             "eval_every": training.eval_every,
-            "mixture": mixture.fingerprint,
-            "weights": dict(mixture),
+            "mixture": trial.mixture.fingerprint,
+            "weights": dict(trial.mixture),
             "evaluation": list(corpus.evaluation_names),
             "corpus": place,
         }
         write_json(out / TRIAL, content)
-        if training.phases is None:
-            mixture.to_file(path)
-        else:
-            phases = {"phases": Phases(training.phases).content(mixture)}
-            write_text(path, yaml.safe_dump(phases, sort_keys=False))
-        if self.mixture_format is not None:
-            means = corpus.sample_tokens
-            fragment = export_mixture(
-                mixture,
-                self.mixture_format,
-                inventory=training.inventory or corpus.inventory,
-                tokens=tokens,
-                paths=self.paths,
-                sample_tokens=means if len(means) == len(corpus.training) else None,
-            )
-            path = out / f"mixture_{self.mixture_format}{exporter(self.mixture_format).suffix}"
-            write_text(path, fragment)
+        path = self._write_mixture(trial.mixture, corpus, training, out)
         values = {
             "mixture": str(path.resolve()),
             "trial": trial.name,
             "seed": str(seed),
-            "tokens": str(tokens),
+            "tokens": str(training.tokens),
             "out": str(out.resolve()),
             "gpus": str(_visible_gpus()),
             "corpus": place,
         }
         variables = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
         return self.filled(values), {**os.environ, **variables}
+
+    def _write_mixture(
+        self, mixture: Mixture, corpus: Corpus, training: Training, out: Path
+    ) -> Path:
+        """Write the mixture, also in the format of a tool; return the file for the command."""
+        path = out / MIXTURE
+        if training.phases is None:
+            mixture.to_file(path)
+        else:
+            phases = {"phases": Phases(training.phases).content(mixture)}
+            write_text(path, yaml.safe_dump(phases, sort_keys=False))
+        tool = self.mixture_format
+        if tool is None:
+            return path
+        sample_tokens = corpus.sample_tokens
+        is_complete = len(sample_tokens) == len(corpus.training)
+        fragment = export_mixture(
+            mixture,
+            tool,
+            inventory=training.inventory or corpus.inventory,
+            tokens=training.tokens,
+            paths=self.paths,
+            sample_tokens=sample_tokens if is_complete else None,
+        )
+        path = out / f"mixture_{tool}{exporter(tool).suffix}"
+        write_text(path, fragment)
+        return path
 
 
 def command_seed(trial: Trial) -> int:
@@ -189,7 +217,7 @@ def _is_program(program: str, place: Path | None) -> bool:
 
 def _split(run: str | Sequence[str]) -> list[str]:
     try:
-        words = shlex.split(run) if isinstance(run, str) else [str(word) for word in run]
+        words = shlex.split(run) if isinstance(run, str) else list(map(str, run))
     except ValueError as error:
         raise ConfigError(f"proxy.run: cannot be split into words: {error}") from error
     if not words:
