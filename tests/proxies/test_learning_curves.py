@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from mixopt_proxies.decoder import DecoderProxy
-from mixopt_proxies.decoder.held_out_loss import moved_to, sample_size
+from mixopt_proxies.decoder.held_out_loss import corrected_curve, sample_size
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import NgramModel
 
@@ -62,5 +62,5 @@ def test_points_are_moved_by_what_the_sample_differs_at_the_end():
         [Losses(tokens, {"web": nats}, {"web": 2 * nats})]
         for tokens, nats in ((1, 3.0), (2, 2.0), (2, 2.25))
     )
-    ((point,),) = moved_to(end, [sampled], sampled_end)
+    ((point,),) = corrected_curve([sampled], sampled_end, end)
     assert point == Losses(1, {"web": 3.25}, {"web": 6.5})

@@ -15,7 +15,14 @@ from mixopt_proxies.decoder import (
     experts as experts_module,
 )
 from mixopt_proxies.decoder.decoder_stack import layout
-from mixopt_proxies.decoder.experts import Routed, added_up, balance_loss, choose, own_loss, route
+from mixopt_proxies.decoder.experts import (
+    Routed,
+    auxiliary_loss,
+    balance_loss,
+    choose,
+    route,
+    summed_by_sequence,
+)
 from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
 
@@ -69,12 +76,12 @@ def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_colla
     even = torch.eye(4).repeat(5, 1)[None]  # each expert is the first of as many tokens
     collapsed = torch.tensor([50.0, 0, 0, 0]).expand(1, 20, 4)
     choice = choose(torch.cat([even, collapsed]), torch.eye(4).expand(2, -1, -1), 1)
-    both = Routed(*(part[None] for part in added_up(choice, 1)))
+    both = Routed(*(part[None] for part in summed_by_sequence(choice, 1)))
     assert balance_loss(both, 20, 1).tolist() == pytest.approx([1.0, 4.0])
     squares = [math.log(math.e + 3) ** 2, 50.0**2]  # of the log-sum-exp of a token's logits
     added = [0.25 * load + 0.001 * square for load, square in zip([1, 4], squares, strict=True)]
     size = SimpleNamespace(top_k=1, balance_weight=0.25)
-    assert own_loss(both, 20, size).tolist() == pytest.approx(added)
+    assert auxiliary_loss(both, 20, size).tolist() == pytest.approx(added)
 
 
 def test_a_torch_without_grouped_products_is_told_what_to_do(monkeypatch):
@@ -218,5 +225,5 @@ def test_the_model_is_one_member_of_the_stack_also_where_documents_are_masked(en
     found = token_losses(model(tokens[:, :-1], position_ids=places), tokens[:, 1:]).mean(1)
     losses_KB, routed = passes.evaluated(leaves, tokens[None])
     torch.testing.assert_close(found, losses_KB[0])
-    expected = own_loss(routed, SEQUENCES * LENGTH, model.size)[0]
+    expected = auxiliary_loss(routed, SEQUENCES * LENGTH, model.size)[0]
     torch.testing.assert_close(model.own_loss, expected)

@@ -15,7 +15,7 @@ from .group_training import (
     Tuner as Tuner,
     members_by_rule as members_by_rule,
 )
-from .sizes import (
+from .size_options import (
     Above as Above,
     DecoderSize as DecoderSize,
     Flag as Flag,
@@ -23,9 +23,9 @@ from .sizes import (
     StepOptions as StepOptions,
     built as built,
     check as check,
-    make_size as make_size,
     option_errors as option_errors,
 )
+from .sizes import make_size as make_size
 from .stack_trainer import (
     Course as Course,
     StackedAdamW as StackedAdamW,

@@ -28,8 +28,11 @@ from mixopt_proxies.decoder.decoder_stack import (
     embed,
     layout,
 )
-from mixopt_proxies.decoder.experts import Choice, Routed, added_up, own_loss
-from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, make_size
+from mixopt_proxies.decoder.experts import Choice, Routed, auxiliary_loss, summed_by_sequence
+from mixopt_proxies.decoder.size_options import DecoderSize
+from mixopt_proxies.decoder.sizes import OF_SHAPE, make_size
+
+Form = tuple[dict[str, Any], dict[str, Tensor]]  # configuration fields, and weights by name
 
 
 class CausalLM(nn.Module):
@@ -64,10 +67,11 @@ class CausalLM(nn.Module):
         self.embedding = _initial(weights.pop("embedding"))
         self.head = None if self.size.tied else _initial(weights.pop("head"))
         self.norm = _initial(weights.pop("norm"))
-        self.layers = nn.ModuleList(
-            Block([w for name, w in weights.items() if name.startswith(f"{layer}.")], self.size)
-            for layer in range(self.size.layers)
-        )
+        self.layers = nn.ModuleList()
+        for layer in range(self.size.layers):
+            prefix = f"{layer}."
+            of_layer = [weight for name, weight in weights.items() if name.startswith(prefix)]
+            self.layers.append(Block(of_layer, self.size))
         self._decoders: dict[torch.device, Decoder] = {}
         self.own_loss: Tensor | None = None
 
@@ -81,13 +85,17 @@ class CausalLM(nn.Module):
             )
         decoder = self._decoder(input_ids.device)
         stream = embed(self.embedding[None], input_ids.reshape(1, -1)).float()
-        sums, documents = [], None if position_ids is None else RowDocuments.placed(position_ids)
+        documents = None
+        if position_ids is not None:
+            documents = RowDocuments.placed(position_ids)
+        sums = []
         for block in self.layers:
             stream, choice = block(decoder, stream, length, documents)
             if choice is not None:
-                sums.append(added_up(choice, 1))
+                sums.append(summed_by_sequence(choice, 1))
         if sums and self.training:
-            self.own_loss = own_loss(Routed.stacked(sums), input_ids.numel(), self.size)[0]
+            routed = Routed.stacked(sums)
+            self.own_loss = auxiliary_loss(routed, input_ids.numel(), self.size)[0]
         hidden = decoder.norm(self.norm[None], stream)[0]
         head = self.embedding if self.head is None else self.head
         return hidden.view(sequences, length, -1) @ head.T
@@ -101,7 +109,9 @@ class CausalLM(nn.Module):
     def transformers_form(self) -> Form:
         """Return configuration and weights of the equivalent transformers model."""
         with torch.no_grad():
-            weights = {n.removeprefix("layers."): w.detach() for n, w in self.named_parameters()}
+            weights = {}
+            for name, weight in self.named_parameters():
+                weights[name.removeprefix("layers.")] = weight.detach()
             return transformers_form(self.size, weights)
 
     def _decoder(self, device: torch.device) -> Decoder:
@@ -117,8 +127,9 @@ class Block(nn.Module):
         super().__init__()
         for weight in weights:
             self.register_parameter(weight.name.partition(".")[2], _initial(weight))
-        experts = size.experts
-        self.tap = RouterTap(experts=experts, top_k=size.top_k) if experts else None
+        self.tap: RouterTap | None = None
+        if size.experts:
+            self.tap = RouterTap(experts=size.experts, top_k=size.top_k)
 
     def forward(
         self, decoder: Decoder, stream: Tensor, length: int, documents: RowDocuments | None = None
@@ -135,9 +146,6 @@ def _initial(weight: Weight) -> nn.Parameter:
     if weight.kind == "norm":
         return nn.Parameter(torch.ones(weight.shape))
     return nn.Parameter(torch.randn(weight.shape) * weight.std)
-
-
-Form = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
@@ -171,8 +179,12 @@ def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
         form["lm_head.weight"] = weights["head"]
     for layer in range(size.layers):
         prefix = f"{layer}."
-        part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        form |= {f"model.layers.{layer}.{name}": w for name, w in _layer(part).items()}
+        part = {}
+        for name, weight in weights.items():
+            if name.startswith(prefix):
+                part[name.removeprefix(prefix)] = weight
+        for name, weight in _layer(part).items():
+            form[f"model.layers.{layer}.{name}"] = weight
     return config, {name: weight.contiguous() for name, weight in form.items()}
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,13 +21,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt.pretraining import document_positions
-from mixopt_proxies.decoder.experts import Choice, Routed, added_up, check_grouped_products, route
-from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt_proxies.decoder.experts import (
+    Choice,
+    Routed,
+    check_grouped_products,
+    route,
+    summed_by_sequence,
+)
+from mixopt_proxies.decoder.size_options import DecoderSize
 
-EPSILON = 1e-6
-LONGEST_EXPLICIT = 256
-QUERY_BLOCK = 128
+EPSILON = 1e-6  # of the norms
+MAX_EXPLICIT = 256  # tokens of a sequence whose attention is computed by batched products
+QUERY_BLOCK = 128  # tokens
 ROTARY_BASE = 10_000.0
+Kind = Literal["matrix", "embedding", "router", "norm"]
 
 
 class RowDocuments(NamedTuple):
@@ -59,15 +66,18 @@ class Decoder:
         """Prepare the tables and masks, which do not depend on weights."""
         if size.experts:
             check_grouped_products()
-        self.size, self.dtype, self._document_ends = size, dtype, document_ends
+        self.size = size
+        self.dtype = dtype
+        self._document_ends = document_ends
         length = size.sequence_length
         # Here batched products are faster than fused attention.
         on_cpu = device.type == "cpu" and dtype == torch.bfloat16
-        self._is_explicit = on_cpu and length <= LONGEST_EXPLICIT
+        self._is_explicit = on_cpu and length <= MAX_EXPLICIT
         half = size.head_width // 2
         frequencies = ROTARY_BASE ** (-torch.arange(half, device=device) / half)
         angles = torch.arange(length, device=device)[:, None] * frequencies
-        cosine, sine = angles.cos(), angles.sin()
+        cosine = angles.cos()
+        sine = angles.sin()
         shape = (length, 1, 2, half)
         self._cosine = torch.stack([cosine, cosine], 1).view(shape)
         self._signed_sine = torch.stack([-sine, sine], 1).view(shape)
@@ -77,16 +87,19 @@ class Decoder:
         self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor
     ) -> tuple[Tensor, Routed | None]:
         """Return the head's input for all tokens except the last, shape (K, B * T, C)."""
-        tokens_KBT, ends = tokens_KBW[..., :-1], self._document_ends
+        tokens_KBT = tokens_KBW[..., :-1]
         stream = embed(leaves["embedding"], tokens_KBT.flatten(1))
-        documents, sums = None, []
-        if ends:
-            documents = RowDocuments.placed(document_positions(tokens_KBT.flatten(0, 1), ends))
+        documents = None
+        if self._document_ends:
+            place_NT = document_positions(tokens_KBT.flatten(0, 1), self._document_ends)
+            documents = RowDocuments.placed(place_NT)
+        sums = []
         for layer in range(self.size.layers):
             stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBT.shape[2], documents)
             if choice is not None:
-                sums.append(added_up(choice, tokens_KBW.shape[1]))
-        return self.norm(leaves["norm"], stream), Routed.stacked(sums) if sums else None
+                sums.append(summed_by_sequence(choice, tokens_KBW.shape[1]))
+        routed = Routed.stacked(sums) if sums else None
+        return self.norm(leaves["norm"], stream), routed
 
     def block(
         self,
@@ -146,8 +159,10 @@ def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
     """Compute attention by batched products, in blocks of queries."""
     sequences, heads, length, width = query.shape
-    query, key, value = (part.reshape(-1, length, width) for part in (query, key, value))
-    query, blocks = query * width**-0.5, []
+    query = query.reshape(-1, length, width) * width**-0.5
+    key = key.reshape(-1, length, width)
+    value = value.reshape(-1, length, width)
+    blocks = []
     for first in range(0, length, QUERY_BLOCK):
         stop = min(first + QUERY_BLOCK, length)
         scores = torch.bmm(query[:, first:stop], key[:, :stop].mT)
@@ -161,9 +176,6 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor
 def _heads(rows: Tensor) -> Tensor:
     """Reshape (KB, T, H, 2, C / 2) to (KB, H, T, C)."""
     return rows.flatten(-2).transpose(1, 2)
-
-
-Kind = Literal["matrix", "embedding", "router", "norm"]
 
 
 @dataclass(frozen=True)
@@ -183,28 +195,39 @@ class Weight:
 
 def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
     """Return the weights of a decoder, in the order of the buffer."""
-    width, inner, stacked, experts = size.width, size.ff, tuple[int, ...](), ""
+    width = size.width
+    inner = size.ff
     if size.experts:
-        inner, stacked, experts = size.expert_ff, (size.experts,), "experts_"
-    fan_in, narrow = 1.0 / math.sqrt(width), 1.0 / math.sqrt(2 * size.layers)
-    matrices, routers, norms = list[Weight](), list[Weight](), list[Weight]()
+        inner = size.expert_ff
+    fan_in = 1.0 / math.sqrt(width)
+    narrow = 1.0 / math.sqrt(2 * size.layers)  # of products that add to the residual stream
+    matrices: list[Weight] = []
+    routers: list[Weight] = []
+    norms: list[Weight] = []
     for layer in range(size.layers):
-        gate_up, down = (*stacked, width, 2 * inner), (*stacked, inner, width)
+        gate_up = Weight(f"{layer}.gate_up", (width, 2 * inner), fan_in, "matrix")
+        down = Weight(f"{layer}.down", (inner, width), narrow / math.sqrt(inner), "matrix")
+        if size.experts:
+            gate_up = _of_experts(gate_up, f"{layer}.experts_gate_up", size.experts)
+            down = _of_experts(down, f"{layer}.experts_down", size.experts)
+            routers.append(Weight(f"{layer}.router", (width, size.experts), fan_in, "router"))
         matrices += [
             Weight(f"{layer}.qkv", (width, 3 * width), fan_in, "matrix"),
             Weight(f"{layer}.out", (width, width), narrow / math.sqrt(width), "matrix"),
-            Weight(f"{layer}.{experts}gate_up", gate_up, fan_in, "matrix"),
-            Weight(f"{layer}.{experts}down", down, narrow / math.sqrt(inner), "matrix"),
+            gate_up,
+            down,
         ]
-        if size.experts:
-            routers.append(Weight(f"{layer}.router", (width, size.experts), fan_in, "router"))
-        norms += [
-            Weight(f"{layer}.{n}", (width,), 0.0, "norm") for n in ("attention_norm", "ff_norm")
-        ]
+        norms.append(Weight(f"{layer}.attention_norm", (width,), 0.0, "norm"))
+        norms.append(Weight(f"{layer}.ff_norm", (width,), 0.0, "norm"))
     tables = [Weight("embedding", (vocab_size, width), fan_in, "embedding")]
     if not size.tied:
         tables.insert(0, Weight("head", (vocab_size, width), fan_in, "matrix"))
     return [*matrices, *tables, *routers, *norms, Weight("norm", (width,), 0.0, "norm")]
+
+
+def _of_experts(weight: Weight, name: str, experts: int) -> Weight:
+    """Return the same weight for each expert, stacked."""
+    return replace(weight, name=name, shape=(experts, *weight.shape))
 
 
 class StackedWeights:
@@ -224,11 +247,12 @@ class StackedWeights:
         self.members = len(seeds)
         self.tied = size.tied
         self.weights = layout(size, vocab_size)
-        starts = [0]
+        self._starts: dict[str, int] = {}
+        length = 0
         for weight in self.weights:
-            starts.append(starts[-1] + weight.count * self.members)
-        self._starts = dict(zip((w.name for w in self.weights), starts, strict=False))
-        self.master = torch.empty(starts[-1], device=device)
+            self._starts[weight.name] = length
+            length += weight.count * self.members
+        self.master = torch.empty(length, device=device)
         self.gradient = torch.zeros_like(self.master)
         if origin is None:
             self._fill(seeds)
@@ -236,8 +260,9 @@ class StackedWeights:
             self.write_all(self.master, origin.weights)
         last = "embedding" if size.tied else "matrix"
         self._copied = max(self._end(weight) for weight in self.weights if weight.kind == last)
-        low = dtype != torch.float32
-        self._copy = self.master[: self._copied].to(dtype) if low else self.master
+        self._copy = self.master
+        if dtype != torch.float32:
+            self._copy = self.master[: self._copied].to(dtype)
         self.leaves = self._make_leaves()
 
     def refresh(self) -> None:

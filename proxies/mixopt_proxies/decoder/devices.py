@@ -16,9 +16,18 @@ from torch import Tensor
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining import has_bfloat16
-from mixopt_proxies.decoder.sizes import Compile, Precision
+from mixopt_proxies.decoder.size_options import Compile, Precision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Operations from which compiling a run saves time.
+WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
+_TRIM_THRESHOLD = -1  # of malloc.h
+_MMAP_THRESHOLD = -3  # of malloc.h
+_MAX_KEPT = 1 << 30  # bytes
+# Bytes; the final value of glibc's dynamic adjustment, after a block of 32 MiB has been freed.
+_USUAL_MMAP = 32 << 20
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -57,12 +66,6 @@ def thread_limit(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEEP = 1 << 30
-# The final value of glibc's dynamic adjustment, after a block of 32 MiB has been freed.
-_USUAL_MMAP = 32 << 20
-
-
 @contextmanager
 def memory_kept(device: torch.device) -> Iterator[None]:
     """Keep freed memory in the process inside the block, on a CPU with glibc."""
@@ -70,19 +73,14 @@ def memory_kept(device: torch.device) -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_MMAP_THRESHOLD, _KEEP)
-    libc.mallopt(_TRIM_THRESHOLD, _KEEP)
+    libc.mallopt(_MMAP_THRESHOLD, _MAX_KEPT)
+    libc.mallopt(_TRIM_THRESHOLD, _MAX_KEPT)
     try:
         yield
     finally:
         libc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
         libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_MMAP)
         libc.malloc_trim(0)
-
-
-WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
-
-logger = logging.getLogger(__name__)
 
 
 def should_compile(choice: Compile, device: torch.device, flops: float) -> bool:
@@ -104,7 +102,8 @@ class Compiled:
 
     def __init__(self, eager: Callable[..., Any], *, dynamic: bool = False) -> None:
         """Wrap a function; the first call compiles it."""
-        self._eager, self._compiled = eager, torch.compile(eager, dynamic=dynamic)
+        self._eager = eager
+        self._compiled = torch.compile(eager, dynamic=dynamic)
         self.failed = False
 
     def __call__(self, *args: Any) -> Any:

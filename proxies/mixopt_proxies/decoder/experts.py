@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt.errors import ConfigError
-from mixopt.routing import Assignments, LayerAssignments
-from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt.routing import Assignments, ExpertCounts, LayerAssignments
+from mixopt_proxies.decoder.size_options import DecoderSize
 from mixopt_proxies.decoder.trial_batches import TrialBatches
 
 Z_LOSS = 0.001  # weight of the mean square of the router's log-sum-exp
@@ -41,18 +41,20 @@ def route(
     leaves: Mapping[str, Tensor], prefix: str, normed_KNC: Tensor, top_k: int
 ) -> tuple[Tensor, Choice]:
     """Route each token to its experts and return the weighted sum of their outputs."""
-    router_KCE, kind = leaves[f"{prefix}router"], normed_KNC.device.type
+    router_KCE = leaves[f"{prefix}router"]
     choice = choose(normed_KNC, router_KCE, top_k)
+    device = normed_KNC.device.type
+    dtype = normed_KNC.dtype
     # Autocast does not support grouped products.
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else normed_KNC.dtype
-    multiple = rounding(kind, dtype)
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    multiple = rounding(device, dtype)
     place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
     rows_AC = normed_KNC.to(dtype).flatten(0, 1).repeat_interleave(top_k, 0)
     rows = len(place_A) + len(ends_G) * (multiple - 1)
     grouped = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
-    gate_up, down = (
-        leaves[f"{prefix}experts_{name}"].to(dtype).flatten(0, 1) for name in ("gate_up", "down")
-    )
+    gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
+    down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
     gate, up = functional.grouped_mm(grouped, gate_up, offs=ends_G).chunk(2, -1)
     output = functional.grouped_mm(functional.silu(gate) * up, down, offs=ends_G)
     output_AC = output.index_select(0, place_A)
@@ -74,8 +76,9 @@ def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor
     starts_G = torch.searchsorted(sorted_A, groups)
     sizes_G = starts_G.diff()
     ends_G = ((sizes_G + multiple - 1) // multiple * multiple).cumsum(0)
+    padding_G = ends_G.diff(prepend=ends_G[:1] * 0) - sizes_G
     # Shift of each group by the padding before it.
-    shift_G = ends_G - starts_G[1:] - (ends_G.diff(prepend=ends_G[:1] * 0) - sizes_G)
+    shift_G = ends_G - starts_G[1:] - padding_G
     places_A = torch.arange(len(group_A), device=ids_KNS.device) + shift_G[sorted_A]
     return torch.empty_like(order_A).scatter_(0, order_A, places_A), ends_G.to(torch.int32)
 
@@ -97,8 +100,10 @@ class Routed(NamedTuple):
 
     @classmethod
     def stacked(cls, layers: Sequence[tuple[Tensor, Tensor]]) -> Routed:
-        """Stack the counts and sums of layers (`added_up`)."""
-        return cls(*map(torch.stack, zip(*layers, strict=True)))
+        """Stack the counts and sums of layers (`summed_by_sequence`)."""
+        counts = [counts_KBE for counts_KBE, _ in layers]
+        sums = [sums_KBF for _, sums_KBF in layers]
+        return cls(torch.stack(counts), torch.stack(sums))
 
     def detach(self) -> Routed:
         """Return a copy without gradients."""
@@ -115,7 +120,7 @@ def choose(normed_KNC: Tensor, router_KCE: Tensor, top_k: int) -> Choice:
     return Choice(ids, weights / weights.sum(-1, keepdim=True), logits, probability)
 
 
-def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
+def summed_by_sequence(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
     """Sum counts, probabilities and squared log-sum-exps over the tokens of each sequence."""
     members, _, experts = choice.logits_KNE.shape
     ids = choice.ids_KNS.view(members, sequences, -1, 1)
@@ -125,7 +130,7 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
     return counts_KBE, values.view(members, sequences, -1, values.shape[-1]).sum(2)
 
 
-def own_loss(routed: Routed, tokens: int, size: DecoderSize) -> Tensor:
+def auxiliary_loss(routed: Routed, tokens: int, size: DecoderSize) -> Tensor:
     """Return each member's loss terms other than the cross-entropy, shape (K,)."""
     squares_K = routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens  # squared log-sum-exps
     return Z_LOSS * squares_K + size.balance_weight * balance_loss(routed, tokens, size.top_k)
@@ -145,7 +150,9 @@ class ExpertCounter:
 
     def __init__(self, batches: TrialBatches, size: DecoderSize, device: torch.device) -> None:
         """Start with counts of 0."""
-        self.domains, self.top_k, self._batch = batches.domains, size.top_k, size.batch
+        self.domains = batches.domains
+        self.top_k = size.top_k
+        self._batch = size.batch
         self._domain_KS = torch.from_numpy(batches.domain_KS).to(device, torch.int16)
         members = len(self._domain_KS)
         shape = (members * 2 * len(self.domains), size.layers, size.experts)
@@ -168,6 +175,11 @@ class ExpertCounter:
         shape = (-1, 2, len(self.domains), *self._counts.shape[1:])
         return assignments_of(self.domains, self.top_k, self._counts.view(shape)[k])
 
+    def with_held_out(self, counts_LKWE: list[Tensor], windows_M: list[int]) -> list[ExpertCounts]:
+        """Return each member's assignments in training and in an evaluation."""
+        held_out_K = held_out_assignments(counts_LKWE, windows_M, self.domains, self.top_k)
+        return [ExpertCounts(self.of_member(k), held_out) for k, held_out in enumerate(held_out_K)]
+
 
 def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) -> Assignments:
     """Return the counts of one member as Assignments."""
@@ -188,7 +200,7 @@ def held_out_assignments(
     evaluated_LKWE = torch.cat(counts_LKWE, 2).cpu()[:, :, : sum(windows_M)]
     parts = torch.split(evaluated_LKWE, windows_M, 2)
     counts_DLKUE = torch.stack([part[:, :, :windows] for part in parts[: len(domains)]])
-    counts_KHDLE = torch.stack([counts_DLKUE[:, :, :, h::2].sum(3) for h in (0, 1)]).permute(
-        3, 0, 1, 2, 4
-    )
+    even_DLKE = counts_DLKUE[:, :, :, 0::2].sum(3)
+    odd_DLKE = counts_DLKUE[:, :, :, 1::2].sum(3)
+    counts_KHDLE = torch.stack([even_DLKE, odd_DLKE]).permute(3, 0, 1, 2, 4)
     return [assignments_of(domains, top_k, counts_HDLE) for counts_HDLE in counts_KHDLE]

@@ -30,7 +30,7 @@ from mixopt_proxies.decoder.devices import (
     thread_limit,
 )
 from mixopt_proxies.decoder.held_out_loss import Evaluations
-from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt_proxies.decoder.size_options import DecoderSize
 from mixopt_proxies.decoder.stack_trainer import (
     EPS,
     FIRST_STEPS,
@@ -42,13 +42,20 @@ from mixopt_proxies.decoder.stack_trainer import (
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, part_of, pools_of, steps_of
 
+FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}  # tokens of a step that fill a device
+# Share of a host's total memory, which other workers share, and of a GPU's free memory.
+MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
+MEASURED_SECONDS = 0.5  # of the steps that measure the speed
+
 
 class TrialTraining:
     """Trains trials together, in steps of `batch` sequences of `length` tokens each."""
 
     def __init__(self, length: int, batch: int) -> None:
         """Store the shape of a step."""
-        self._length, self._batch, self._step_tokens = length, batch, length * batch
+        self._length = length
+        self._batch = batch
+        self._step_tokens = length * batch
 
     def train(
         self,
@@ -58,12 +65,12 @@ class TrialTraining:
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
         """Train the trials together and return a result for each, in their order."""
-        started, length, batch = time.monotonic(), self._length, self._batch
+        started = time.monotonic()
         device = resolve_device(training.device)
         with thread_limit(training.threads), memory_kept(device):
             trainer = self._course(trials, corpus, training)
-            batches = TrialBatches(trials, corpus, training, batch=batch, length=length)
-            evaluations = Evaluations(corpus, length, batch, training, device)
+            batches = TrialBatches(trials, corpus, training, batch=self._batch, length=self._length)
+            evaluations = Evaluations(corpus, self._length, self._batch, training, device)
             courses = trainer.run(batches, evaluations, report)
             if training.part[1] < 1:
                 trainer.save([state_file(training, trial) for trial in trials])
@@ -81,7 +88,8 @@ class TrialTraining:
         origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
         with thread_limit(training.threads), memory_kept(device):
             trainer = self._course([origin], corpus, training, trains=False)
-            return trainer.evaluate(evaluations, 0, lambda progress: None)[0][0]
+            (losses,), _ = trainer.evaluate(evaluations, 0, lambda progress: None)
+        return losses
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Check that texts and parts of trials are long enough, and return 1."""
@@ -109,15 +117,16 @@ class GroupTraining(TrialTraining):
     def __init__(self, size: DecoderSize, origin: StackOrigin | None = None) -> None:
         """Store size and origin."""
         super().__init__(size.sequence_length, size.batch)
-        self.size, self._origin = size, origin
+        self.size = size
+        self._origin = origin
         self._cache: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return the number of trials that train together; on a CPU, compile ahead."""
         self._check_rates(self._steps(training))
         super().group_size(corpus, training)
-        device, ids = resolve_device(training.device), self._ids(corpus.vocab_size)
-        members = members_by_rule(self.size, ids, device)
+        device = resolve_device(training.device)
+        members = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
         passes = self._passes(corpus.vocab_size, training, self._ends(corpus), members)
         if passes.compiled and device.type == "cpu":
             with thread_limit(training.threads), memory_kept(device):
@@ -134,13 +143,15 @@ class GroupTraining(TrialTraining):
         members = members_by_rule(self.size, self._ids(vocab_size), device)
         ends = (0,) if self.size.mask_documents else ()  # the speed does not depend on the id
         with thread_limit(training.threads), memory_kept(device):
-            return Tuner.of_stack(members, self._passes(vocab_size, training, ends)).rate()
+            passes = self._passes(vocab_size, training, ends)
+            return Tuner.of_stack(members, passes).rate()
 
     def _course(
         self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
-        steps, members = self._steps(training), len(trials) if trains else 0
+        steps = self._steps(training)
         self._check_rates(steps)
+        members = len(trials) if trains else 0
         passes = self._passes(corpus.vocab_size, training, self._ends(corpus), members)
         first, _ = part_of(training, self._step_tokens)
         origin = self._resumed(trials, training, first) if first else self._origin
@@ -148,14 +159,16 @@ class GroupTraining(TrialTraining):
 
     def _resumed(self, trials: Sequence[Trial], training: Training, first: int) -> StackOrigin:
         """Return the saved states of trials after `first` steps."""
-        origin, states = self._origin, [load_file(state_file(training, t)) for t in trials]
+        states = [load_file(state_file(training, trial)) for trial in trials]
         parts: dict[str, dict[str, Tensor]] = {}
         for name in states[0]:
             part, _, weight = name.partition("/")
             parts.setdefault(part, {})[weight] = torch.stack([state[name] for state in states])
         weights = parts.pop("weight")
+        origin = self._origin
         if origin is None:
-            return StackOrigin(weights, partial(learning_rates, self.size), parts, first, EPS)
+            rates = partial(learning_rates, self.size)
+            return StackOrigin(weights, rates, moments=parts, step=first, eps=EPS)
         step = origin.step + first if origin.moments else first
         return replace(origin, weights=weights, moments=parts, step=step)
 
@@ -166,7 +179,8 @@ class GroupTraining(TrialTraining):
         self, vocab_size: int, training: Training, ends: tuple[int, ...], members: int = 0
     ) -> Passes:
         """Return the passes for a number of members, compiled if that is worthwhile."""
-        device, ids = resolve_device(training.device), self._ids(vocab_size)
+        device = resolve_device(training.device)
+        ids = self._ids(vocab_size)
         flops = self.size.step_flops(ids) * self._steps(training) * members
         compiled = members > 0 and should_compile(self.size.compile, device, flops)
         # Cached over groups, with the compiled code.
@@ -188,8 +202,11 @@ class GroupTraining(TrialTraining):
         else:
             self._origin.rates(steps)
 
-    def _ids(self, of_corpus: int) -> int:
-        return of_corpus if self._origin is None else len(self._origin.weights["embedding"])
+    def _ids(self, vocab_size: int) -> int:
+        """Return the number of ids of the model: the origin's, or the corpus's `vocab_size`."""
+        if self._origin is None:
+            return vocab_size
+        return len(self._origin.weights["embedding"])
 
 
 def state_file(training: Training, trial: Trial) -> Path:
@@ -199,17 +216,12 @@ def state_file(training: Training, trial: Trial) -> Path:
     return Path(training.files) / trial.name / "state.safetensors"
 
 
-FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
-# Share of a host's total memory, which other workers share, and of a GPU's free memory.
-MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
-SECONDS_EACH = 0.5
-
-
 def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
     """Return the power of two of members whose tokens per step fill the device."""
     # With a large vocabulary, members use the fp32 logits in turns.
     shared = 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
-    fitting = max(0, usable_memory(device) - shared) // member_bytes(size, vocab_size)
+    memory = max(0, usable_memory(device) - shared)
+    fitting = memory // member_bytes(size, vocab_size)
     members = min(FULL_TOKENS[device.type] // size.step_tokens, fitting)
     return 1 << max(members.bit_length() - 1, 0)
 
@@ -218,17 +230,20 @@ class Tuner:
     """Runs steps on random tokens, to measure or to compile them."""
 
     def __init__(self, trainer: Course, shape: tuple[int, ...], vocab_size: int) -> None:
-        self._trainer, self._step_tokens = trainer, math.prod(shape[:-1]) * (shape[-1] - 1)
-        generator = torch.Generator().manual_seed(0)
+        *sequences, window = shape
+        self._trainer = trainer
+        self._step_tokens = math.prod(sequences) * (window - 1)
         self._device = trainer.device
+        generator = torch.Generator().manual_seed(0)
         self._tokens = torch.randint(vocab_size, shape, generator=generator).to(self._device)
 
     @classmethod
     def of_stack(cls, members: int, passes: Passes) -> Tuner:
         """Return the tuner of a stack of `members`."""
         trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
-        trainer, size = StackTrainer(trials, passes, steps=1), passes.size
-        return cls(trainer, (members, size.batch, size.sequence_length + 1), passes.vocab_size)
+        trainer = StackTrainer(trials, passes, steps=1)
+        shape = (members, passes.size.batch, passes.size.sequence_length + 1)
+        return cls(trainer, shape, passes.vocab_size)
 
     def step(self) -> None:
         """Run a step and wait for it."""
@@ -238,13 +253,15 @@ class Tuner:
 
     def rate(self) -> float:
         """Measure tokens per second in half a second of steps; 0 if out of memory."""
+        warm_up = FIRST_STEPS + 1 if self._device.type == "cuda" else 1
         try:
-            for _ in range(FIRST_STEPS + 1 if self._device.type == "cuda" else 1):
+            for _ in range(warm_up):
                 self.step()
         except torch.OutOfMemoryError:
             return 0.0
-        steps, start = 0, time.perf_counter()
-        while steps == 0 or time.perf_counter() - start < SECONDS_EACH:
+        steps = 0
+        start = time.perf_counter()
+        while steps == 0 or time.perf_counter() - start < MEASURED_SECONDS:
             self.step()
             steps += 1
         return steps * self._step_tokens / (time.perf_counter() - start)
@@ -263,7 +280,8 @@ def usable_memory(device: torch.device) -> int:
 
 def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     """Estimate the memory of one member: five fp32 copies of the weights, and activations."""
-    inner, copies = size.ff, 0
+    inner = size.ff
+    copies = 0
     if size.experts:
         inner = size.top_k * size.expert_ff
         copies = 4 * size.top_k * size.width

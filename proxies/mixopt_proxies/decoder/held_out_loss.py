@@ -8,9 +8,8 @@ Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,11 @@ from mixopt.sweeps import Training
 from mixopt.trials import Losses
 from mixopt_proxies.decoder.devices import to_device
 from mixopt_proxies.decoder.trial_batches import long_enough, part_of, steps_of
+
+# Maximum batches of the learning curve, relative to a trial's steps: with seven domains, 70 batches
+# in a trial of 1,172 steps took 7.0% of its CPU time, so that a batch costs about a step.
+CURVE_SHARE = 0.02
+MIN_POINTS = 2  # points before the end, at any cost
 
 
 class HeldOutWindows:
@@ -64,12 +68,6 @@ def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]
     return rows.astype(np.int32)
 
 
-# Maximum batches of the learning curve, relative to a trial's steps: with seven domains, 70 batches
-# in a trial of 1,172 steps took 7.0% of its CPU time, so that a batch costs about a step.
-SHARE = 0.02
-MIN_POINTS = 2  # points before the end, at any cost
-
-
 class Evaluations:
     """The evaluation data of trials; complete evaluations follow the steps `at`, and the `last`.
 
@@ -80,16 +78,17 @@ class Evaluations:
         self, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
     ) -> None:
         """Read the held-out text and the tasks, for trials with sequences of `length` tokens."""
-        steps, points = steps_of(training, length * batch), training.curve_points
+        steps = steps_of(training, length * batch)
         first, self.last = part_of(training, length * batch)
         self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
         self._tasks = corpus.tasks
         self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
-        self._batches = [
-            (to_device(part.tokens_BW, device), to_device(part.place_P, device))
-            for part in self._rows.batches
-        ]
+        self._batches: list[tuple[Tensor, Tensor]] = []  # tokens and the places that are scored
+        for part in self._rows.batches:
+            tokens_BW = to_device(part.tokens_BW, device)
+            self._batches.append((tokens_BW, to_device(part.place_P, device)))
         self.sample: HeldOutWindows | None = None
+        points = training.curve_points
         if points:
             count, points = sample_size(len(corpus.evaluation), batch, steps, points)
             self.sample = HeldOutWindows(corpus, length, batch, count * length, device)
@@ -106,35 +105,44 @@ class Evaluations:
         """Return each member's task metrics, by column name."""
         if not self._batches:
             return [{} for _ in range(members)]
-        parts = [
-            token_losses(tokens_BW.expand(members, -1, -1), place_P)
-            for tokens_BW, place_P in self._batches
-        ]
+        parts = []
+        for tokens_BW, place_P in self._batches:
+            parts.append(token_losses(tokens_BW.expand(members, -1, -1), place_P))
         losses_KP = torch.cat(parts, 1).double().cpu().numpy()
         return [task_metrics(self._tasks, self._rows.sums(-losses_P)) for losses_P in losses_KP]
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:
     """Return the sampled windows of each domain, and the number of points before the end."""
-    affordable = SHARE * steps  # batches, over all points and the end
+    affordable = CURVE_SHARE * steps  # batches, over all points and the end
     min_windows = math.ceil(domains / batch)
     points = min(points, max(MIN_POINTS, int(affordable / min_windows) - 1))
     batches = max(min_windows, int(affordable / (points + 1)))
     return max(1, batches * batch // domains), points
 
 
-def moved_to(
-    end: Sequence[Losses], sampled: Sequence[Sequence[Losses]], sampled_end: Sequence[Losses]
+def corrected_curve(
+    sampled: Sequence[Sequence[Losses]], sampled_end: Sequence[Losses], end: Sequence[Losses]
 ) -> list[list[Losses]]:
     """Correct points measured on a sample by the sample's difference from all text at the end."""
+    return [list(map(_corrected, point, sampled_end, end)) for point in sampled]
 
-    def moved(point: Losses, sample: Losses, full: Losses) -> Losses:
-        units = dict[str, Any]()
-        for unit in ("nats_per_token", "bits_per_byte"):
-            values, before, after = (getattr(losses, unit) for losses in (point, sample, full))
-            shifts = {name: after[name] - before[name] for name in values}
-            finite = {n: shift if math.isfinite(shift) else 0.0 for n, shift in shifts.items()}
-            units[unit] = {name: value + finite[name] for name, value in values.items()}
-        return replace(point, **units)
 
-    return [list(map(moved, point, sampled_end, end)) for point in sampled]
+def _corrected(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
+    """Correct one member's losses at a point, in both units."""
+    nats = _shifted(point.nats_per_token, sampled_end.nats_per_token, end.nats_per_token)
+    bits = _shifted(point.bits_per_byte, sampled_end.bits_per_byte, end.bits_per_byte)
+    return replace(point, nats_per_token=nats, bits_per_byte=bits)
+
+
+def _shifted(
+    values: Mapping[str, float], sampled_end: Mapping[str, float], end: Mapping[str, float]
+) -> dict[str, float]:
+    """Add the difference at the end to each value, where it is finite."""
+    shifted = {}
+    for name, value in values.items():
+        shift = end[name] - sampled_end[name]
+        if not math.isfinite(shift):
+            shift = 0.0
+        shifted[name] = value + shift
+    return shifted

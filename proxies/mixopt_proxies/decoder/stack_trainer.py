@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -23,22 +23,28 @@ from mixopt.sweeps import Doing, Progress
 from mixopt.system import write_bytes
 from mixopt.trials import Losses, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackedWeights, StackOrigin
-from mixopt_proxies.decoder.experts import ExpertCounter, Routed, held_out_assignments
-from mixopt_proxies.decoder.held_out_loss import Evaluations, HeldOutWindows, moved_to
-from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt_proxies.decoder.experts import ExpertCounter, Routed
+from mixopt_proxies.decoder.held_out_loss import Evaluations, HeldOutWindows, corrected_curve
+from mixopt_proxies.decoder.size_options import DecoderSize
 from mixopt_proxies.decoder.training_passes import Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_generator
 
-BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
-REPORT_SECONDS = 0.5
+BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}  # of all members, read at once
+REPORT_SECONDS = 0.5  # between two reports
 EPS = 1e-8  # of AdamW
 MOMENTS = ("exp_avg", "exp_avg_sq")
 FIRST_STEPS = 3  # eager steps on a GPU before one is captured
 
 logger = logging.getLogger(__name__)
 Report = Callable[[Progress], None]
-# A member's training losses by step, its learning curve, and its experts' counts.
-MemberCourse = tuple[Tensor, tuple[Losses, ...], ExpertCounts | None]
+
+
+class MemberCourse(NamedTuple):
+    """What a member's training run gave."""
+
+    losses_S: Tensor  # training losses by step
+    curve: tuple[Losses, ...]  # held-out losses; the last are those at the end
+    experts: ExpertCounts | None
 
 
 class Course:
@@ -55,9 +61,13 @@ class Course:
         first: int = 0,
     ) -> None:
         """Prepare the run before its step `first`."""
-        self.members, self._steps, self._step_tokens = members, steps, step_tokens
-        self._first, self._last = first, steps
-        self.device, self._compiled = device, compiled
+        self.members = members
+        self.device = device
+        self._steps = steps
+        self._step_tokens = step_tokens
+        self._first = first
+        self._last = steps
+        self._compiled = compiled
         self._losses_SK = torch.zeros(steps, members, device=device)
         self._place = torch.full((1,), first, device=device)
 
@@ -86,41 +96,45 @@ class Course:
         self, batches: TrialBatches, evaluations: Evaluations, report: Report
     ) -> list[MemberCourse]:
         """Run all steps and evaluations of this part of the training."""
-        self._last, sample = evaluations.last, evaluations.sample
+        self._last = evaluations.last
+        sample = evaluations.sample
         counter = self._counter(batches) if self._last == self._steps else None
-        curve, sampled, counts = list[list[Losses]](), list[list[Losses]](), list[Tensor]()
+        curve: list[list[Losses]] = []  # of all held-out text
+        sampled_curve: list[list[Losses]] = []
+        counts_LKWE: list[Tensor] = []  # of the experts, in the last evaluation
         reported = time.monotonic()
         report(self._progress(self._first, "compiling" if self._compiled else "training"))
         for step, tokens_KBW in self.stream(batches):
             routed = self.step(tokens_KBW)
-            if counter is not None and routed is not None and 2 * step >= self._steps - 1:
+            is_second_half = 2 * step >= self._steps - 1
+            if counter is not None and routed is not None and is_second_half:
                 counter.add(step, routed)
             if step == self._first or time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(step + 1))
                 reported = time.monotonic()
             if sample is not None and step + 1 in evaluations.sampled_at:
-                sampled.append(self._losses(sample, step + 1, report)[0])
+                sampled, _ = self._losses(sample, step + 1, report)
+                sampled_curve.append(sampled)
             if step + 1 in evaluations.at:
-                losses, counts = self.evaluate(evaluations, step + 1, report)
+                losses, counts_LKWE = self.evaluate(evaluations, step + 1, report)
                 curve.append(losses)
         if sample is not None:
-            last, _ = self._losses(sample, self._last, report)
-            curve = [*moved_to(curve[-1], sampled, last), *curve]
+            sampled_end, _ = self._losses(sample, self._last, report)
+            curve = [*corrected_curve(sampled_curve, sampled_end, curve[-1]), *curve]
         report(self._progress(self._last))
         experts: list[ExpertCounts] | list[None] = [None] * self.members
         if counter is not None:
-            compared = held_out_assignments(
-                counts, evaluations.windows.counts, counter.domains, counter.top_k
-            )
-            experts = [ExpertCounts(counter.of_member(k), c) for k, c in enumerate(compared)]
-        return [
-            (losses_S, tuple(entry[k] for entry in curve), experts[k])
-            for k, losses_S in enumerate(self._losses_SK.cpu().T)
-        ]
+            experts = counter.with_held_out(counts_LKWE, evaluations.windows.counts)
+        courses = []
+        for k, losses_S in enumerate(self._losses_SK.cpu().T):
+            curve_of_member = tuple(losses_K[k] for losses_K in curve)
+            courses.append(MemberCourse(losses_S, curve_of_member, experts[k]))
+        return courses
 
     def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
         """Yield each step's number and tokens, shape (K, B, W), read in blocks of steps."""
-        length = max(1, BLOCK_TOKENS[self.device.type] // (self._step_tokens * self.members))
+        step_tokens = self._step_tokens * self.members
+        length = max(1, BLOCK_TOKENS[self.device.type] // step_tokens)
         firsts = range(self._first, self._last, length)
         spans = [(first, min(first + length, self._last)) for first in firsts]
         for first, block in blocks(batches.block, spans, self.device):
@@ -135,9 +149,12 @@ class Course:
             report(self._progress(steps, "evaluating"))
             return self._token_losses(tokens_KBW, place_P)
 
-        losses, counts = self._losses(evaluations.windows, steps, report)
-        scores = evaluations.task_scores(token_losses, self.members)
-        return [replace(loss, tasks=s) for loss, s in zip(losses, scores, strict=True)], counts
+        losses_K, counts_LKWE = self._losses(evaluations.windows, steps, report)
+        scores_K = evaluations.task_scores(token_losses, self.members)
+        complete_K = []
+        for losses, scores in zip(losses_K, scores_K, strict=True):
+            complete_K.append(replace(losses, tasks=scores))
+        return complete_K, counts_LKWE
 
     def _losses(
         self, held_out: HeldOutWindows, steps: int, report: Report
@@ -155,9 +172,10 @@ class Course:
         return losses, counts_LKWE
 
     def _progress(self, steps: int, doing: Doing = "training") -> Progress:
-        tokens = self._step_tokens * self.members
-        done, total = steps - self._first, self._last - self._first
-        return Progress(done=done * tokens, total=total * tokens, doing=doing)
+        step_tokens = self._step_tokens * self.members
+        done = (steps - self._first) * step_tokens
+        total = (self._last - self._first) * step_tokens
+        return Progress(done=done, total=total, doing=doing)
 
     def save(self, paths: Sequence[Path]) -> None:
         """Save the state of each member."""
@@ -177,15 +195,20 @@ class StackTrainer(Course):
         first: int = 0,
     ) -> None:
         """Draw the members' initial weights, or start from an origin, before the step `first`."""
-        compiled, device, tokens = passes.compiled, passes.device, passes.size.step_tokens
-        super().__init__(len(trials), steps, tokens, device, compiled=compiled, first=first)
+        super().__init__(
+            len(trials),
+            steps,
+            passes.size.step_tokens,
+            passes.device,
+            compiled=passes.compiled,
+            first=first,
+        )
         self._passes = passes
         self.weights = passes.weights([initial_seed(trial) for trial in trials], origin)
         self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin, first)
-        graphed = device.type == "cuda" and compiled
-        self._run_step: Callable[[Tensor], Routed | None] = (
-            StepGraph(self._eager_step) if graphed else self._eager_step
-        )
+        self._run_step: Callable[[Tensor], Routed | None] = self._eager_step
+        if passes.compiled and passes.device.type == "cuda":
+            self._run_step = StepGraph(self._eager_step)
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
         """Run the next step; return its routing."""
@@ -205,11 +228,11 @@ class StackTrainer(Course):
         """Save each member's weights in fp32 and moments, as `<part>/<weight>`."""
         parts = {"weight": self.weights.master, **self._optimizer.moments}
         for k, path in enumerate(paths):
-            state = {
-                f"{part}/{weight.name}": self.weights.view(flat, weight)[k].contiguous()
-                for part, flat in parts.items()
-                for weight in self.weights.weights
-            }
+            state = {}
+            for part, flat in parts.items():
+                for weight in self.weights.weights:
+                    values = self.weights.view(flat, weight)[k]
+                    state[f"{part}/{weight.name}"] = values.contiguous()
             write_bytes(path, safetensors.torch.save(state))
 
     def _eager_step(self, tokens_KBW: Tensor) -> Routed | None:
@@ -228,32 +251,44 @@ def result_of(
     trial: Trial, course: MemberCourse, step_tokens: int, parameters: int, seconds: float
 ) -> TrialResult:
     """Return the result of a trial."""
-    losses_S, curve, experts = course
-    reason, bad = None, torch.nonzero(~torch.isfinite(losses_S)).flatten()
-    if len(bad):
-        step = int(bad[0])
-        reason = (
-            f"training loss is {float(losses_S[step])} in step {step + 1} of {len(losses_S)}"
-            f" ({step * step_tokens} tokens): lower proxy.options.lr or clip"
-        )
-    elif (domain := _bad_domain(curve[-1])) is not None:
-        reason = f"held-out loss of {domain!r} is not finite at the end"
+    end = course.curve[-1]
+    reason = _divergence(course, step_tokens)
+    has_finished = reason is None
     return TrialResult(
         trial=trial.name,
-        status="finished" if reason is None else "diverged",
-        tokens=curve[-1].tokens,
+        status="finished" if has_finished else "diverged",
+        tokens=end.tokens,
         parameters=parameters,
         seconds=seconds,
-        losses=curve[-1] if reason is None else None,
-        curve=tuple(entry for entry in curve if _bad_domain(entry) is None),
+        losses=end if has_finished else None,
+        curve=tuple(point for point in course.curve if _bad_domain(point) is None),
         reason=reason,
-        experts=experts if reason is None else None,
+        experts=course.experts if has_finished else None,
     )
 
 
+def _divergence(course: MemberCourse, step_tokens: int) -> str | None:
+    """Return an error for a loss that is not finite; None: all that matter are."""
+    bad_steps = torch.nonzero(~torch.isfinite(course.losses_S)).flatten()
+    if len(bad_steps):
+        step = int(bad_steps[0])
+        loss = float(course.losses_S[step])
+        return (
+            f"training loss is {loss} in step {step + 1} of {len(course.losses_S)}"
+            f" ({step * step_tokens} tokens): lower proxy.options.lr or clip"
+        )
+    domain = _bad_domain(course.curve[-1])
+    if domain is not None:
+        return f"held-out loss of {domain!r} is not finite at the end"
+    return None
+
+
 def _bad_domain(losses: Losses) -> str | None:
-    values = (losses.nats_per_token | losses.tasks).items()
-    return next((name for name, value in values if not math.isfinite(value)), None)
+    """Return the first domain or task whose value is not finite; None: there is none."""
+    for name, value in (losses.nats_per_token | losses.tasks).items():
+        if not math.isfinite(value):
+            return name
+    return None
 
 
 class StackedAdamW:
@@ -268,17 +303,20 @@ class StackedAdamW:
         first: int = 0,
     ) -> None:
         """Use the size's learning rates without moments, or rates and moments of an origin."""
-        self._weights, self._size, device = weights, size, weights.master.device
+        self._weights = weights
+        self._size = size
+        device = weights.master.device
         rates = learning_rates(size, steps) if origin is None else origin.rates(steps)
         self._rates_S = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
         self._place = torch.full((1,), first, device=device)
         self._gradients = {w.name: weights.view(weights.gradient, w) for w in weights.weights}
-        decayed = weights.decayed
-        parts = ((slice(decayed), size.weight_decay), (slice(decayed, None), 0.0))
+        end = weights.decayed
+        decayed = _part(weights.master[:end], weights.gradient[:end])
+        norms = _part(weights.master[end:], weights.gradient[end:])
         groups = [
-            {"params": [_part(weights.master[part], weights.gradient[part])], "weight_decay": decay}
-            for part, decay in parts
+            {"params": [decayed], "weight_decay": size.weight_decay},
+            {"params": [norms], "weight_decay": 0.0},
         ]
         self._adam = torch.optim.AdamW(
             groups,
@@ -299,10 +337,12 @@ class StackedAdamW:
         summed = {name: gradients[name] for name in self._gradients}
         if self._size.tied:
             summed["embedding"] = summed["embedding"] + gradients["head"]
+        sources = list(summed.values())
+        targets = list(self._gradients.values())
         if self._size.clip > 0:
-            write_clipped([*summed.values()], [*self._gradients.values()], self._size.clip)
+            write_clipped(sources, targets, self._size.clip)
         else:
-            torch._foreach_copy_([*self._gradients.values()], [*summed.values()])
+            torch._foreach_copy_(targets, sources)
         self._rate.copy_(self._rates_S.index_select(0, self._place).squeeze(0))
         self._adam.step()
         self._weights.refresh()
@@ -318,14 +358,15 @@ class StackedAdamW:
     def _load_moments(self, origin: StackOrigin) -> None:
         """Copy the moments and step of an origin to the members."""
         master = self._weights.master
-        parts = [part for group in self._adam.param_groups for part in group["params"]]
+        parts = [group["params"][0] for group in self._adam.param_groups]
+        lengths = [len(part) for part in parts]
         for part in parts:
             step = torch.tensor(float(origin.step), device=master.device)
             self._adam.state[part] = {"step": step}
         for name, values in origin.moments.items():
             flat = torch.empty_like(master)
             self._weights.write_all(flat, values)
-            for part, moments in zip(parts, torch.split(flat, list(map(len, parts))), strict=True):
+            for part, moments in zip(parts, torch.split(flat, lengths), strict=True):
                 self._adam.state[part][name] = moments
 
 
@@ -342,13 +383,22 @@ def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> N
     )
     scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
     for gradient, target in zip(gradients, out, strict=True):
-        torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=target)
+        ones = [1] * (gradient.ndim - 1)
+        torch.mul(gradient, scale_K.view(-1, *ones), out=target)
 
 
 def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
     part = torch.nn.Parameter(values)
     part.grad = gradient
     return part
+
+
+class _CapturedStep(NamedTuple):
+    """A captured step with the memory of its input and output."""
+
+    graph: torch.cuda.CUDAGraph
+    tokens: Tensor
+    output: Any
 
 
 class StepGraph:
@@ -359,20 +409,20 @@ class StepGraph:
 
     def __init__(self, step: Callable[[Tensor], Any]) -> None:
         """Wrap a step; capture nothing yet."""
-        self._step, self._left = step, FIRST_STEPS
-        self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Any] | None = None
+        self._step = step
+        self._eager_left = FIRST_STEPS
+        self._captured: _CapturedStep | None = None
 
     def __call__(self, tokens: Tensor) -> Any:
         """Run a step."""
-        if self._left == 0:
+        if self._eager_left == 0:
             self._capture(tokens)
-        self._left -= 1
+        self._eager_left -= 1
         if self._captured is None:
             return self._step(tokens)
-        graph, input_tokens, output = self._captured
-        input_tokens.copy_(tokens)
-        graph.replay()
-        return output
+        self._captured.tokens.copy_(tokens)
+        self._captured.graph.replay()
+        return self._captured.output
 
     def _capture(self, tokens: Tensor) -> None:
         input_tokens = tokens.clone()
@@ -385,4 +435,4 @@ class StepGraph:
             first = str(error).strip().partition("\n")[0]
             logger.warning("no CUDA graph of the training step, continuing without it: %s", first)
             return
-        self._captured = graph, input_tokens, output
+        self._captured = _CapturedStep(graph, input_tokens, output)

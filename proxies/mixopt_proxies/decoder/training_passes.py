@@ -13,16 +13,16 @@ from torch import Tensor
 
 from mixopt_proxies.decoder.decoder_stack import Decoder, StackedWeights, StackOrigin
 from mixopt_proxies.decoder.devices import Compiled
-from mixopt_proxies.decoder.experts import Routed, own_loss
-from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt_proxies.decoder.experts import Routed, auxiliary_loss
+from mixopt_proxies.decoder.size_options import DecoderSize
 
-LARGE_VOCABULARY = 2048
+LARGE_VOCABULARY = 2048  # ids from which the head is computed in chunks
 # Logits of a chunk, which stay in memory: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
 CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
 # Logits of a tile: 4 MiB in bf16. Smaller tiles fit a core's cache, but their products are slower.
 # On a GPU a tile is a whole chunk.
 TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
-MIN_TILE = 256
+MIN_TILE = 256  # ids
 
 Leaves = dict[str, Tensor]
 Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -45,18 +45,21 @@ class Passes:
         compiled: bool,
         document_ends: Sequence[int] = (),
     ) -> None:
-        self.size, self.vocab_size, self.device, self.dtype = size, vocab_size, device, dtype
+        self.size = size
+        self.vocab_size = vocab_size
+        self.device = device
+        self.dtype = dtype
         self.chunked = vocab_size >= LARGE_VOCABULARY
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
-        computation = self._decoder.hidden if self.chunked else self._dense
-        # Of a small vocabulary losses by sequence, of a large one hidden states; and the routing.
+        # Returns losses by sequence, or hidden states if the vocabulary is large; and the routing.
         self.run: Callable[[Leaves, Tensor], tuple[Tensor, Routed | None]] = (
-            Compiled(computation) if compiled else computation
+            self._decoder.hidden if self.chunked else self._dense
         )
-        self._exponentials: Exponentials = (
-            Compiled(write_exponentials, dynamic=True) if compiled else write_exponentials
-        )
+        self._exponentials: Exponentials = write_exponentials
+        if compiled:
+            self.run = Compiled(self.run)
+            self._exponentials = Compiled(write_exponentials, dynamic=True)
 
     def weights(self, seeds: Sequence[int], origin: StackOrigin | None = None) -> StackedWeights:
         """Return the weights of a stack for these passes, with one member per seed."""
@@ -76,14 +79,18 @@ class Passes:
         else:
             loss_K = output.mean(1)
             gradients = self._backward(loss_K.sum(), None, leaves, routed)
-        return loss_K.detach(), gradients, routed.detach() if routed else None
+        if routed is not None:
+            routed = routed.detach()
+        return loss_K.detach(), gradients, routed
 
     def evaluated(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         """Return each sequence's mean loss in nats, shape (K, B), and the routing."""
         # Compiled code depends on the grad mode: keep the mode of training to compile only once.
         with torch.set_grad_enabled(self.compiled):
             output, routed = self.run(leaves, tokens_KBW)
-        output, routed = output.detach(), routed.detach() if routed else None
+        output = output.detach()
+        if routed is not None:
+            routed = routed.detach()
         if self.chunked:
             targets_KN = targets_of(tokens_KBW)
             output = chunked_losses(output, leaves["head"], targets_KN, self._exponentials)
@@ -94,11 +101,11 @@ class Passes:
         """Return the losses of chosen tokens in nats, shape (K, P), without gradients."""
         with torch.no_grad():
             hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
+            hidden_KPC = hidden[:, place_P]
             targets_KP = targets_of(tokens_KBW)[:, place_P]
-            inputs = hidden[:, place_P], leaves["head"], targets_KP
             if self.chunked:
-                return chunked_losses(*inputs, write_exponentials)
-            return dense_losses(*inputs)
+                return chunked_losses(hidden_KPC, leaves["head"], targets_KP, write_exponentials)
+            return dense_losses(hidden_KPC, leaves["head"], targets_KP)
 
     def _dense(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
@@ -109,9 +116,10 @@ class Passes:
         self, output: Tensor, upstream: Tensor | None, leaves: Leaves, routed: Routed | None
     ) -> Leaves:
         """Return the gradients of an output plus the loss terms of experts."""
-        outputs, above = [output], [upstream]
+        outputs = [output]
+        above = [upstream]
         if routed is not None:
-            outputs.append(own_loss(routed, self.size.step_tokens, self.size).sum())
+            outputs.append(auxiliary_loss(routed, self.size.step_tokens, self.size).sum())
             above.append(None)
         gradients = torch.autograd.grad(outputs, list(leaves.values()), above)
         return dict(zip(leaves, gradients, strict=True))
@@ -162,9 +170,10 @@ def _chunks(
     max_tokens = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
     size = math.ceil(count / math.ceil(count / max_tokens))
     for k in range(members):
-        for part in (slice(first, first + size) for first in range(0, count, size)):
-            inputs = hidden_KNC[k, part], head_KVC[k], targets_KN[k, part]
-            yield k, part, _Chunk(*inputs, exponentials)
+        for first in range(0, count, size):
+            part = slice(first, first + size)
+            chunk = _Chunk(hidden_KNC[k, part], head_KVC[k], targets_KN[k, part], exponentials)
+            yield k, part, chunk
 
 
 class _Chunk:
@@ -174,8 +183,11 @@ class _Chunk:
         self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, exponentials: Exponentials
     ) -> None:
         """Multiply by the head, tile by tile, and exponentiate the logits."""
-        self._hidden_NC, self._head_VC, self._targets_N = hidden_NC, head_VC, targets_N
-        count, vocab_size = len(hidden_NC), len(head_VC)
+        self._hidden_NC = hidden_NC
+        self._head_VC = head_VC
+        self._targets_N = targets_N
+        count = len(hidden_NC)
+        vocab_size = len(head_VC)
         width = tile_width(count, vocab_size, hidden_NC.device)
         self._parts = [slice(i, min(i + width, vocab_size)) for i in range(0, vocab_size, width)]
         logits = hidden_NC.new_empty(count * vocab_size)
@@ -183,7 +195,8 @@ class _Chunk:
         self._tiles = [piece.view(count, -1) for piece in pieces]
         scores = torch.empty(3, len(self._tiles), count, device=hidden_NC.device)
         self._largest_JN, total_JN, chosen_JN = scores.unbind()
-        place_N1, space = (targets_N % width)[:, None], torch.empty_like(self._tiles[0]).view(-1)
+        place_N1 = (targets_N % width)[:, None]
+        space = torch.empty_like(self._tiles[0]).view(-1)
         for j, (part, tile) in enumerate(zip(self._parts, self._tiles, strict=True)):
             logits_NT = space[: tile.numel()].view(tile.shape)
             torch.mm(hidden_NC, head_VC[part].T, out=logits_NT)
@@ -191,18 +204,22 @@ class _Chunk:
             chosen_JN[j] = logits_NT.gather(1, inside_N1).squeeze(1)
             self._largest_JN[j], total_JN[j] = exponentials(logits_NT, tile)
         self._log_total_N = torch.logsumexp(self._largest_JN + total_JN.log(), 0)
-        self.losses_N = self._log_total_N - chosen_JN.gather(0, (targets_N // width)[None])[0]
+        tile_N = targets_N // width
+        self.losses_N = self._log_total_N - chosen_JN.gather(0, tile_N[None])[0]
 
     def gradients(self, head_grad_VC: Tensor, share: float, *, first: bool) -> Tensor:
         """Return the gradient of the hidden states; write (`first`) or add that of the head."""
         weights_JN1 = ((self._largest_JN - self._log_total_N).exp() * share)[..., None]
-        hidden_NC, targets_N = self._hidden_NC, self._targets_N
-        gradient_NC = self._head_VC[targets_N].float().mul_(-share)
+        hidden_NC = self._hidden_NC
+        gradient_NC = self._head_VC[self._targets_N].float().mul_(-share)
         for part, tile, weight_N1 in zip(self._parts, self._tiles, weights_JN1, strict=True):
             gradient_NC.addcmul_(tile @ self._head_VC[part], weight_N1)
             product_TC = tile.T @ (hidden_NC * weight_N1).to(tile.dtype)
-            head_grad_VC[part].copy_(product_TC) if first else head_grad_VC[part].add_(product_TC)
-        head_grad_VC.index_add_(0, targets_N, hidden_NC.float(), alpha=-share)
+            if first:
+                head_grad_VC[part].copy_(product_TC)
+            else:
+                head_grad_VC[part].add_(product_TC)
+        head_grad_VC.index_add_(0, self._targets_N, hidden_NC.float(), alpha=-share)
         return gradient_NC
 
 

@@ -30,6 +30,7 @@ from mixopt.system import IntArray
 from mixopt.trials import Trial
 
 PAIRED = ("control", "anneal")  # roles of trials with common seeds and text
+PREFETCHED = 2  # blocks
 
 
 class TrialBatches:
@@ -49,14 +50,18 @@ class TrialBatches:
         self._phases = None if training.phases is None else Phases(training.phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._pools = pools_of(corpus, steps * batch * length, length, training)
-        self.domains, self._batch, self._length = corpus.domain_names, batch, length
+        self.domains = corpus.domain_names
+        self._batch = batch
+        self._length = length
         drawn = [self._draw(trial, steps * batch) for trial in trials]
-        self.domain_KS, self._start_KS = map(np.stack, zip(*drawn, strict=True))
+        self.domain_KS = np.stack([domain_S for domain_S, _ in drawn])
+        self._start_KS = np.stack([start_S for _, start_S in drawn])
 
     def block(self, first: int, stop: int) -> NDArray[np.int32]:
         """Return the tokens of steps [first, stop), shape (steps, K, B, T + 1)."""
         part = slice(first * self._batch, stop * self._batch)
-        domain_KS, start_KS = self.domain_KS[:, part], self._start_KS[:, part]
+        domain_KS = self.domain_KS[:, part]
+        start_KS = self._start_KS[:, part]
         tokens_KSW = np.empty((*domain_KS.shape, self._length + 1), np.int32)
         for d in np.unique(domain_KS).tolist():
             in_domain = domain_KS == d
@@ -66,7 +71,8 @@ class TrialBatches:
 
     def _draw(self, trial: Trial, sequences: int) -> tuple[IntArray, IntArray]:
         """Return the domain and the start of each sequence, shape (S,)."""
-        domain_S, start_S = self._domains_of(trial, sequences), np.empty(sequences, np.int64)
+        domain_S = self._domains_of(trial, sequences)
+        start_S = np.empty(sequences, np.int64)
         for d, name in enumerate(self.domains):
             generator = random_generator(trial.seed, f"rows of {name}")
             in_domain = domain_S == d
@@ -74,15 +80,19 @@ class TrialBatches:
             if name in self._pools:
                 start_S[in_domain] = self._pools[name].draw(count, generator) * self._length
             else:
-                tokens, nested = self._shards[d].tokens, trial.role in PAIRED
                 start_S[in_domain] = window_starts(
-                    tokens, self._length + 1, count, generator, nested=nested
+                    self._shards[d].tokens,
+                    self._length + 1,
+                    count,
+                    generator,
+                    nested=trial.role in PAIRED,
                 )
         return domain_S, start_S
 
     def _domains_of(self, trial: Trial, sequences: int) -> IntArray:
         """Return the domain of each sequence, phases in order and in whole steps, shape (S,)."""
-        parts, ends = {"": trial.mixture}, [sequences]
+        parts = {"": trial.mixture}
+        ends = [sequences]
         if self._phases is not None:
             parts = self._phases.split(trial.mixture)
             steps = np.cumsum(list(self._phases.values())) * sequences / self._batch
@@ -90,8 +100,9 @@ class TrialBatches:
         drawn = []
         for (phase, mixture), count in zip(parts.items(), np.diff(ends, prepend=0), strict=True):
             counts_D = whole_counts(mixture.over(self.domains).array, int(count))
-            drawn.append(np.repeat(np.arange(len(counts_D)), counts_D))
-            random_generator(trial.seed, f"order {phase}".strip()).shuffle(drawn[-1])
+            domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
+            random_generator(trial.seed, f"order {phase}".strip()).shuffle(domain_S)
+            drawn.append(domain_S)
         return np.concatenate(drawn)
 
 
@@ -107,8 +118,10 @@ def part_of(training: Training, step_tokens: int) -> tuple[int, int]:
         ConfigError: No step would be before or after the cut.
     """
     steps = steps_of(training, step_tokens)
-    first, last = (round(share * steps) for share in training.part)
-    if not first < last or (training.part[1] < 1 and last == steps):
+    begin, end = training.part
+    first = round(begin * steps)
+    last = round(end * steps)
+    if not first < last or (end < 1 and last == steps):
         raise ConfigError(
             f"sweep.stop.at: {last} of a trial's {steps} steps of {step_tokens} tokens; raise or"
             " lower it, raise proxy.tokens, or leave sweep.stop out"
@@ -118,7 +131,9 @@ def part_of(training: Training, step_tokens: int) -> tuple[int, int]:
 
 def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> dict[str, Pool]:
     """Return each domain's pool for trials of `tokens` tokens."""
-    counts = {d.name: (training_shards(d, length).tokens - 1) // length for d in corpus.domains}
+    counts = {}
+    for domain in corpus.domains:
+        counts[domain.name] = (training_shards(domain, length).tokens - 1) // length
     return make_pools(
         corpus,
         counts,
@@ -168,9 +183,6 @@ def long_enough(shards: TokenShards, name: str, length: int) -> TokenShards:
     return shards
 
 
-BUFFERS = 2  # prefetched blocks
-
-
 def blocks(
     read: Callable[[int, int], NDArray[np.int32]],
     spans: list[tuple[int, int]],
@@ -185,6 +197,6 @@ def blocks(
     with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
         ahead = deque[Future[Tensor]]()
         for place, (first, _) in enumerate(spans):
-            unread = spans[place + len(ahead) : place + 1 + BUFFERS]
+            unread = spans[place + len(ahead) : place + 1 + PREFETCHED]
             ahead.extend(pool.submit(host_block, span) for span in unread)
             yield first, ahead.popleft().result().to(device, non_blocking=True).long()
