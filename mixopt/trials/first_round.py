@@ -32,8 +32,9 @@ Shapes: N mixtures, D domains, R draws, K dimensions of the cube, P axial mixtur
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -59,7 +60,24 @@ from mixopt.trials.trial import Role, Trial
 
 CONTROL: Role = "control"
 ANNEAL: Role = "anneal"
+COLUMNS: dict[str, Any] = {
+    "trial": pl.String,
+    "role": pl.String,
+    "seed": pl.Int64,
+    "round": pl.Int32,
+    "mixture": pl.String,
+}
 AXIAL_SHARE = 0.5  # share s of an axial mixture
+NEAR = 0.02  # total variation from the centre below which an axial mixture is left out
+MIN_CENTER = 1e-12  # minimum share of the centre, so that every domain can be scaled
+HALVINGS = 80
+STRENGTHS = np.geomspace(0.1, 5.0, 15)  # of the Dirichlet prior
+PHASE_STRENGTHS = np.geomspace(0.5, 10.0, 15)
+MIN_CONCENTRATION = 1e-3  # of a domain, where mixtures are drawn by phase
+TEMPERATURE = 2.0  # of the natural mixture, for the prior
+MULTIPLIER = 100  # draws for each mixture of the design
+MIN_WEIGHT = 2e-4  # smaller weights are set to 0
+SAME_MIXTURE = 1e-5  # L1 distance below which two rows count as one mixture
 
 
 def make_anneals(
@@ -67,24 +85,34 @@ def make_anneals(
 ) -> list[Trial]:
     """Return the control and an anneal of each source, for each seed."""
     mixtures = dict(anneal_mixtures(config, natural))
+    _check_anneal_epochs(config, list(mixtures.values()), constraints)
+    trials = []
+    for place, seed in enumerate(seeds):
+        for name, mixture in mixtures.items():
+            role = CONTROL if name == CONTROL else ANNEAL
+            trials.append(Trial(f"{name}-s{place}", mixture, seed, role))
+    return trials
+
+
+def _check_anneal_epochs(
+    config: AnnealsConfig, mixtures: Sequence[Mixture], constraints: Constraints
+) -> None:
+    """Raise InfeasibleError if an anneal repeats a domain more often than its limits allow."""
     epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
     for limit in sorted(epochs, key=lambda cap: cap.domains[0] not in config.sources):
         (domain,) = limit.domains
-        largest = max(mixtures.values(), key=lambda mixture: mixture[domain])
-        if line := limit.violation(largest):
+        largest = max(mixtures, key=lambda mixture: mixture[domain])
+        violation = limit.violation(largest)
+        if violation:
             kind = "source" if domain in config.sources else "base domain"
-            raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
-    return [
-        Trial(f"{name}-s{place}", mixture, seed, CONTROL if name == CONTROL else ANNEAL)
-        for place, seed in enumerate(seeds)
-        for name, mixture in mixtures.items()
-    ]
+            raise InfeasibleError(f"{kind} {violation.removeprefix('domain ')}")
 
 
 def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[str, Mixture]]:
     """Yield the mixtures of the control and of each source, with the first part of their names."""
     reference = natural if config.base == "natural" else config.base
-    ratios = {n: 0.0 if n in config.sources else float(reference.get(n, 0.0)) for n in natural}
+    ratios = {name: float(reference.get(name, 0.0)) for name in natural}
+    ratios |= dict.fromkeys(config.sources, 0.0)
     total = sum(ratios.values())
     if not total > 0:
         raise DesignError(
@@ -93,54 +121,55 @@ def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[s
     base = Mixture({name: weight / total for name, weight in ratios.items()})
     yield CONTROL, base
     for source in config.sources:
-        rest = {name: (1.0 - config.share) * weight for name, weight in base.items()}
-        yield f"{ANNEAL}_{source.replace('/', '.')}", Mixture({**rest, source: config.share})
-
-
-COLUMNS = {
-    "trial": pl.String,
-    "role": pl.String,
-    "seed": pl.Int64,
-    "round": pl.Int32,
-    "mixture": pl.String,
-}
+        weights = {name: (1.0 - config.share) * weight for name, weight in base.items()}
+        weights[source] = config.share
+        yield f"{ANNEAL}_{source.replace('/', '.')}", Mixture(weights)
 
 
 def write_design(trials: Sequence[Trial], path: Path) -> None:
     """Write the trials of a design in their order, atomically."""
-    domains = trials[0].mixture.domains if trials else ()
     names = [check_name(trial.name, "trial", DesignError) for trial in trials]
     check_once(names, "the design")
-    rows = [(t.name, t.role, t.seed, t.round, t.mixture.fingerprint) for t in trials]
-    weights = {WEIGHT + name: [t.mixture[name] for t in trials] for name in domains}
-    table = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    write_table(path, table.with_columns(pl.Series(n, column) for n, column in weights.items()))
+    rows = []
+    for trial in trials:
+        row = {name: getattr(trial, name) for name in ("role", "seed", "round")}
+        row["trial"] = trial.name
+        row["mixture"] = trial.mixture.fingerprint
+        row |= {WEIGHT + domain: weight for domain, weight in trial.mixture.items()}
+        rows.append(row)
+    domains = trials[0].mixture.domains if trials else ()
+    weights = dict.fromkeys([WEIGHT + domain for domain in domains], pl.Float64)
+    write_table(path, pl.DataFrame(rows, schema=COLUMNS | weights))
 
 
 def read_design(path: Path) -> list[Trial]:
     """Read a design that `write_design` wrote, in the same order."""
     table = read_table(path, hint="make it again with mixopt run --from design", error=DesignError)
-    missing = [name for name in COLUMNS if name not in table.columns]
+    for name in COLUMNS:
+        if name not in table.columns:
+            raise DesignError(f"{path}: not a design: no column {name!r}")
     domains = named(table, WEIGHT)
-    if missing or not domains:
-        raise DesignError(f"{path}: not a design: no column {(missing or ['weight/...'])[0]!r}")
+    if not domains:
+        raise DesignError(f"{path}: not a design: no column 'weight/...'")
     for name in domains:
         check_path(name, f"{path}: domain", DesignError)
     for name, kind in COLUMNS.items():
         if table[name].dtype != kind or table[name].null_count():
             raise DesignError(f"{path}: {name}: expected {kind} in every row")
-    trials = []
-    for row in table.iter_rows(named=True):
-        name = check_name(row["trial"], f"{path}: trial", DesignError)
-        try:
-            mixture = Mixture({d: row[WEIGHT + d] for d in domains})
-        except MixtureError as error:
-            raise DesignError(f"{path}: trial {name!r}: {error}") from error
-        if mixture.fingerprint != row["mixture"]:
-            fingerprint = shown_value(row["mixture"])
-            raise DesignError(f"{path}: trial {name!r}: its weights are not those of {fingerprint}")
-        trials.append(Trial(name, mixture, row["seed"], row["role"], row["round"]))
-    return trials
+    return [_read_trial(path, row, domains) for row in table.iter_rows(named=True)]
+
+
+def _read_trial(path: Path, row: Mapping[str, Any], domains: Sequence[str]) -> Trial:
+    """Return the trial of a row of a design."""
+    name = check_name(row["trial"], f"{path}: trial", DesignError)
+    try:
+        mixture = Mixture({domain: row[WEIGHT + domain] for domain in domains})
+    except MixtureError as error:
+        raise DesignError(f"{path}: trial {name!r}: {error}") from error
+    if mixture.fingerprint != row["mixture"]:
+        fingerprint = shown_value(row["mixture"])
+        raise DesignError(f"{path}: trial {name!r}: its weights are not those of {fingerprint}")
+    return Trial(name, mixture, row["seed"], row["role"], row["round"])
 
 
 def make_design(
@@ -162,16 +191,26 @@ def make_design(
     if config.anneals is not None:
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
         return make_anneals(config.anneals, natural, allowed, seeds.values())
-    trials = _references(config, natural)
-    existing = [mixture.array for _, mixture, _ in trials]
+    members = _references(config, natural)
+    existing = [member.mixture.array for member in members]
     axial_PD = _axial(config, natural, allowed.simplex, existing, unknown, say)
     sampled_ND = _sampled(config, natural, allowed, config.first_round - len(axial_PD), seed, say)
-    for place, weights_D in enumerate([*axial_PD, *sampled_ND]):
+    for place, weights_D in enumerate(np.concatenate([axial_PD, sampled_ND])):
         role: Role = "axial" if place < len(axial_PD) else "sampled"
         mixture = Mixture.from_array(natural.domains, weights_D)
-        trials.append((f"t{place:04d}", mixture, role))
-    seeds = trial_seeds([name for name, _, _ in trials], seed=seed)
-    return [Trial(n, mixture, seeds[n], role) for n, mixture, role in trials]
+        members.append(_Member(f"t{place:04d}", mixture, role))
+    seeds = trial_seeds([member.name for member in members], seed=seed)
+    return [
+        Trial(member.name, member.mixture, seeds[member.name], member.role) for member in members
+    ]
+
+
+class _Member(NamedTuple):
+    """A mixture of a design, before it has a seed."""
+
+    name: str
+    mixture: Mixture
+    role: Role
 
 
 def first_stage(config: DesignConfig, natural: Mixture, allowed: Constraints) -> Constraints:
@@ -185,13 +224,14 @@ def design_constraints(
     config: DesignConfig, natural: Mixture, constraints: Constraints | None = None
 ) -> Constraints:
     """Return the constraints with the design's caps: `max_usage` x natural."""
-    base, usage = constraints or Constraints(natural.domains), config.max_usage
+    base = constraints or Constraints(natural.domains)
+    usage = config.max_usage
     if usage is None:
         return base
-    return base.with_limits(
-        cap(name, usage * share, "design.max_usage", setting=usage, rate=share)
-        for name, share in natural.items()
-    )
+    caps = []
+    for name, share in natural.items():
+        caps.append(cap(name, usage * share, "design.max_usage", setting=usage, rate=share))
+    return base.with_limits(caps)
 
 
 def _sampled(
@@ -215,9 +255,11 @@ def _sampled(
         return np.empty((0, len(natural.domains)))
     if config.stages:
         return allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
-    if (phases := Phases.of(config.phases)) is not None:
+    phases = Phases.of(config.phases)
+    if phases is not None:
         return allowed.inside(_by_phase(phases, natural, count, rng))
-    natural_D, draws = natural.over(constraints.domains).array, MULTIPLIER * count
+    natural_D = natural.over(constraints.domains).array
+    draws = MULTIPLIER * count
     drawn_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
     if len(drawn_ND) >= count:
         return drawn_ND[rng.choice(len(drawn_ND), count, replace=False)]
@@ -230,17 +272,19 @@ def _sampled(
 
 def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Generator) -> Array:
     """Draw mixtures by phase, shape (N, D); every third is the same in all phases."""
-    domains, designs = phases.whole(natural).domains, []
-    prior_D = phases.whole(natural).array ** 0.5
+    whole = phases.whole(natural)
+    prior_D = whole.array**0.5
+    first_phase, *_ = phases
+    designs = []
     for place in range(count):
-        strengths = rng.choice(PHASE_STRENGTHS, size=len(phases))
-        drawn_PD = np.array(
-            [rng.dirichlet(np.maximum(s * prior_D / prior_D.sum(), 1e-3)) for s in strengths]
-        )
+        mixtures = {}
+        for phase, strength in zip(phases, rng.choice(PHASE_STRENGTHS, len(phases)), strict=True):
+            concentrations_D = strength * prior_D / prior_D.sum()
+            drawn_D = rng.dirichlet(np.maximum(concentrations_D, MIN_CONCENTRATION))
+            mixtures[phase] = Mixture.from_array(whole.domains, drawn_D)
         if place % 3 == 0:
-            drawn_PD[:] = drawn_PD[0]
-        mixtures = [Mixture.from_array(domains, drawn_D) for drawn_D in drawn_PD]
-        designs.append(phases.joined(dict(zip(phases, mixtures, strict=True))).array)
+            mixtures = dict.fromkeys(phases, mixtures[first_phase])
+        designs.append(phases.joined(mixtures).array)
     return np.array(designs)
 
 
@@ -250,17 +294,19 @@ def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
     return {name: int.from_bytes(digest[:6], "big") for name, digest in digests.items()}
 
 
-def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixture, Role]]:
+def _references(config: DesignConfig, natural: Mixture) -> list[_Member]:
+    """Return the anchors and the replicates."""
     doubled = [name for name, count in Counter(config.anchors).items() if count > 1]
     if doubled:
         raise ConfigError(f"design.anchors: {doubled[0]!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
-    if (phases := Phases.of(config.phases)) is not None:
+    phases = Phases.of(config.phases)
+    if phases is not None:
         uniform = phases.tied(Mixture.uniform(phases.whole(natural).domains))
     mixtures = {"natural": natural, "uniform": uniform}
-    anchors: list[tuple[str, Mixture, Role]] = [(n, mixtures[n], "anchor") for n in config.anchors]
-    repeats = range(1, config.replicates + 1)
-    return anchors + [(f"uniform_r{i}", uniform, "replicate") for i in repeats]
+    members = [_Member(name, mixtures[name], "anchor") for name in config.anchors]
+    names = [f"uniform_r{number}" for number in range(1, config.replicates + 1)]
+    return members + [_Member(name, uniform, "replicate") for name in names]
 
 
 def _axial(
@@ -272,7 +318,8 @@ def _axial(
     say: Say,
 ) -> Array:
     """Return the axial mixtures of the design, shape (P, D)."""
-    domains, max_trials = natural.domains, config.first_round
+    domains = natural.domains
+    max_trials = config.first_round
     center_D = Mixture.uniform(domains).array
     is_plain = config.stages is None and config.phases is None and config.method is None
     if is_plain and config.earlier is not None:
@@ -290,18 +337,12 @@ def _axial(
             "or set design.method: dirichlet"
         )
     if left_out:
+        names = [domains[place] for place in left_out]
         say(
-            f"no axial mixture for {len(left_out)} of {len(domains)} domains, whose limits keep it"
-            f" near the uniform mixture: {listed([domains[place] for place in left_out])}"
+            f"no axial mixture for {len(names)} of {len(domains)} domains, whose limits keep it"
+            f" near the uniform mixture: {listed(names)}"
         )
     return axial_PD
-
-
-STRENGTHS, PHASE_STRENGTHS = np.geomspace(0.1, 5.0, 15), np.geomspace(0.5, 10.0, 15)
-MULTIPLIER = 100
-TEMPERATURE = 2.0
-MIN_WEIGHT = 2e-4  # smaller weights are set to 0
-SAME_MIXTURE = 1e-5  # L1 distance below which two rows count as one mixture
 
 
 def draw_mixtures(
@@ -363,7 +404,7 @@ def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Arra
     from scipy.stats import qmc
 
     sobol = qmc.Sobol(dimensions, scramble=True, rng=rng)
-    points: Array = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
+    points: Array = sobol.random_base2(math.ceil(math.log2(max(count, 1))))[:count]
     return points
 
 
@@ -375,11 +416,6 @@ def _without_crumbs(weights_D: Array, allowed: FeasibleSet) -> Array:
         return weights_D
     cleaned_D = CappedSimplex(allowed.lower_D, upper_D).project(weights_D)
     return cleaned_D if allowed.contains(cleaned_D)[0] else weights_D
-
-
-NEAR = 0.02  # total variation from the centre below which a mixture is left out
-HALVINGS = 80
-MIN_CENTER = 1e-12  # minimum share of the centre, so that every domain can be scaled
 
 
 def axial_mixtures(
@@ -396,37 +432,47 @@ def axial_mixtures(
     without a mixture.
     """
     domains = len(center_D)
-    nothing_1D, is_axis_DD = np.zeros((1, domains), dtype=bool), np.eye(domains, dtype=bool)
-    middle_1D = _filled(center_D[None], center_D, allowed, nothing_1D)
+    middle_1D = _filled(center_D[None], center_D, allowed, np.zeros((1, domains), dtype=bool))
     targets_DD = share * np.eye(domains) + (1.0 - share) * center_D
-    axes_DD = _filled(targets_DD, center_D, allowed, is_axis_DD)
+    axes_DD = _filled(targets_DD, center_D, allowed, np.eye(domains, dtype=bool))
     is_near_D = 0.5 * np.abs(axes_DD - middle_1D).sum(axis=1) < NEAR
-    places = [place for place in (range(domains) if of is None else of) if not is_near_D[place]]
+    if of is None:
+        places = np.flatnonzero(~is_near_D)
+        candidates_PD = np.concatenate([middle_1D, axes_DD[places]])
+    else:
+        candidates_PD = axes_DD[[place for place in of if not is_near_D[place]]]
     chosen: list[Array] = []
-    for weights_D in [*(middle_1D if of is None else ()), *axes_DD[places]]:
-        if all(
-            np.abs(weights_D - mixture_D).sum() > SAME_MIXTURE for mixture_D in (*existing, *chosen)
-        ):
+    for weights_D in candidates_PD:
+        if not _is_among(weights_D, [*existing, *chosen]):
             chosen.append(weights_D)
     return np.array(chosen).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
+
+
+def _is_among(weights_D: Array, mixtures: Sequence[Array]) -> bool:
+    """Return whether a mixture is within SAME_MIXTURE of another."""
+    distances = [float(np.abs(weights_D - mixture_D).sum()) for mixture_D in mixtures]
+    return min(distances, default=np.inf) <= SAME_MIXTURE
 
 
 def _filled(
     targets_PD: Array, center_D: Array, allowed: FeasibleSet, is_axis_PD: BoolArray
 ) -> Array:
     """Give each mixture's own domain its share as far as allowed; scale the centre for the rest."""
-    lower_D, upper_D = allowed.lower_D, allowed.upper_D
+    lower_D = allowed.lower_D
+    upper_D = allowed.upper_D
     # The others stay between their floors and caps.
     highest_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))
     lowest_PD = np.maximum(lower_D, 1.0 - (upper_D.sum() - upper_D))
     fixed_PD = np.clip(targets_PD, np.minimum(lowest_PD, highest_PD), highest_PD)
     shares_D = np.maximum(center_D, MIN_CENTER)
-    low_P, high_P = np.zeros(len(targets_PD)), np.full(len(targets_PD), 1.0 / MIN_CENTER)
+    low_P = np.zeros(len(targets_PD))
+    high_P = np.full(len(targets_PD), 1.0 / MIN_CENTER)
     for _ in range(HALVINGS):
         # Bisect in logarithms: the factor may have any magnitude.
         middle_P = np.where(low_P > 0, np.sqrt(low_P * high_P), high_P * MIN_CENTER**0.5)
         rest_PD = np.clip(middle_P[:, None] * shares_D, lower_D, upper_D)
         over_P = np.where(is_axis_PD, fixed_PD, rest_PD).sum(axis=1) > 1.0
-        low_P, high_P = np.where(over_P, low_P, middle_P), np.where(over_P, middle_P, high_P)
+        low_P = np.where(over_P, low_P, middle_P)
+        high_P = np.where(over_P, middle_P, high_P)
     rest_PD = np.clip(high_P[:, None] * shares_D, lower_D, upper_D)
     return allowed.project(np.where(is_axis_PD, fixed_PD, rest_PD))

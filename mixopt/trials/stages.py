@@ -7,7 +7,7 @@
 A branch is a domain's path without its last part; a domain on the top level is its own branch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mixopt.config import Stage
@@ -35,21 +35,23 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))
-    zero_caps = [
-        cap(name, 0.0, f"{SOURCE}: between") for name, share in reference.items() if not share
-    ]
-    inner = [{name: reference[name] for name in members} for members in branches.values()]
-    ratios = tuple(
-        Proportions.of(shares, allowed.domains, f"{SOURCE}: between")
-        for shares in inner
-        if len(shares) > 1 and sum(shares.values()) > 0
-    )
-    return replace(allowed.with_limits(zero_caps), proportions=(*allowed.proportions, *ratios))
+    source = f"{SOURCE}: between"
+    zero_caps = [cap(name, 0.0, source) for name, share in reference.items() if not share]
+    fixed = list(allowed.proportions)
+    for members in branches.values():
+        shares = {name: reference[name] for name in members}
+        if len(shares) > 1 and sum(shares.values()) > 0:
+            fixed.append(Proportions.of(shares, allowed.domains, source))
+    return replace(allowed.with_limits(zero_caps), proportions=tuple(fixed))
 
 
-def _fixed_sums(branches: dict[str, tuple[str, ...]], reference: Mixture) -> Iterator[LinearLimit]:
+def _fixed_sums(
+    branches: Mapping[str, tuple[str, ...]], reference: Mixture
+) -> Iterator[LinearLimit]:
+    """Yield the cap and the floor that hold the total of each branch."""
     for branch, members in branches.items():
         total = min(sum(reference[name] for name in members), 1.0)
         group = branch if len(members) > 1 else None
-        for is_floor in (False, True):
-            yield LinearLimit(members, total, f"{SOURCE}: within", group, is_floor=is_floor)
+        maximum = LinearLimit(members, total, f"{SOURCE}: within", group)
+        yield maximum
+        yield replace(maximum, is_floor=True)
