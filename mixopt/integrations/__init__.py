@@ -1,7 +1,7 @@
-"""Other people's trainers: the configuration that each reads, and loader and driver inside them.
+"""Use a mixture in other trainers: write their configuration, or run our loader inside them.
 
-Writing a configuration needs no framework. What works inside one needs it: transformers' Trainer,
-Lightning, torch.distributed.checkpoint, torchtitan, Megatron-Core.
+Writing a configuration needs no framework. The modules that run inside one need it: transformers'
+Trainer, Lightning, torch.distributed.checkpoint, torchtitan, Megatron-Core.
 """
 
 import lazy_loader as lazy

@@ -101,8 +101,8 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
             rows, rest = divmod(num_tokens_per_batch, length)
             if rest or not rows:
                 raise SamplerError(
-                    f"training.num_tokens_per_microbatch_per_dp_rank {num_tokens_per_batch} is no"
-                    f" multiple of max_context_length {length}; use {max(rows, 1) * length}"
+                    f"training.num_tokens_per_microbatch_per_dp_rank {num_tokens_per_batch} is not"
+                    f" a multiple of max_context_length {length}; use {max(rows, 1) * length}"
                 )
         self.length = length
         dataset = _open_dataset(config, length)
@@ -187,8 +187,8 @@ def _mixtures(config: Any, batch: int, length: int) -> tuple[Mixture, list[Sched
     schedule = Schedule.from_file(path)
     if schedule.batch % batch:
         raise SamplerError(
-            f"{path}: batch: {schedule.batch} sequences of a step are no multiple of {batch}, the"
-            " local batch over all data-parallel ranks"
+            f"{path}: batch: {schedule.batch} sequences of a step are not a multiple of {batch},"
+            " the local batch over all data-parallel ranks"
         )
     if schedule.sequence_length != length:
         raise SamplerError(

@@ -297,8 +297,8 @@ def _loader(
         if micro > 1:
             passes = f" in passes of {micro} (training.micro_batch)"
         raise SamplerError(
-            f"{field}: {batch} sequences are not dealt evenly to {ranks} ranks{passes}; use a"
-            f" multiple of {ranks * micro}"
+            f"{field}: {batch} sequences cannot be divided evenly among {ranks} ranks{passes}; use"
+            f" a multiple of {ranks * micro}"
         )
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
     mixture = planned[0].mixture

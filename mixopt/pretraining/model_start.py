@@ -109,7 +109,7 @@ class ModelOrigin:
         without = "the model" if self.vocabulary is None else "the corpus"
         return (
             f"{self.checkpoint}: its tokenizer could not be compared with the corpus's, since"
-            f" {without} has no tokenizer with it; it {sizes}"
+            f" {without} comes without a tokenizer; it {sizes}"
         )
 
     def optimizer_tensors(self) -> dict[str, Tensor]:

@@ -336,7 +336,7 @@ def local_folder(text: str) -> Path:
         )
     except (ImportError, OSError, ValueError) as error:  # hub errors are OSErrors
         raise RunError(
-            f"{text!r}: no such folder, and no model that the hub gives:"
+            f"{text!r}: no such folder, and the hub has no such model:"
             f" {one_line(error)}; give a folder with config.json and safetensors"
         ) from error
     return Path(fetched)
@@ -346,8 +346,8 @@ def _weight_files(path: Path) -> list[str]:
     """Return the names of weight files, after checking that safetensors can open them."""
     if (path / "adapter_config.json").exists():
         raise RunError(
-            f"{path / 'adapter_config.json'}: an adapter is a part of a model; merge it into its"
-            " base model first"
+            f"{path / 'adapter_config.json'}: an adapter is only a part of a model; merge it into"
+            " its base model first"
         )
     files = sorted(path.glob("*.safetensors"))
     if not files:

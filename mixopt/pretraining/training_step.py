@@ -103,7 +103,7 @@ class DocumentMasks:
         try:
             leak, within = self._influences(model.eval(), half, ids)
         except Exception as error:  # a model without support may raise anything
-            raise ConfigError(f"{_MASKS}: {name} cannot be called so: {one_line(error)}") from error
+            raise ConfigError(f"{_MASKS}: {name}: {one_line(error)}") from error
         if not leak <= _MAX_LEAK * within:
             raise ConfigError(
                 f"{_MASKS}: {name} does not keep documents apart by position_ids: what it predicts"

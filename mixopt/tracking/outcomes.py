@@ -271,7 +271,7 @@ class SyncResult(NamedTuple):
         if not self.trouble:
             return line
         trouble = self.trouble.removeprefix(f"{self.server}: ")
-        return f"{line}; the rest is left: {trouble}"
+        return f"{line}; the rest is not sent: {trouble}"
 
 
 def sync(
@@ -303,7 +303,7 @@ def sync(
     if server is not None and not (given or trust):
         raise RunError(
             f"{path}: only this directory names the server {server}, and nothing is sent to it; if"
-            f" it is yours, name it: {uri_option(server)} (or {URI_VARIABLE}); to believe the"
+            f" it is yours, name it: {uri_option(server)} (or {URI_VARIABLE}); to trust the"
             " directory: --trust"
         )
     process = SenderProcess(path, server)

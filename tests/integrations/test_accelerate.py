@@ -1,4 +1,4 @@
-"""accelerate on two ranks: our loader is left as it is, and a second split is found out."""
+"""accelerate on two ranks: it splits our loader only once, and a second split is refused."""
 
 from itertools import islice
 
@@ -78,9 +78,7 @@ def found():
 @pytest.mark.parametrize(
     ("kind", "is_same"), [("loader False", True), ("loader True", True), ("whole False", False)]
 )
-def test_a_prepared_loader_of_ours_is_left_as_it_is_and_what_is_not_split_yet_is_split(
-    found, kind, is_same
-):
+def test_accelerate_splits_a_loader_only_once(found, kind, is_same):
     first, second = (ranks[kind] for ranks in found)
     assert (first["same"], second["same"]) == (is_same, is_same)
     order = MixtureSampler(random_rows().sizes, WEIGHTS, batch_size=8)

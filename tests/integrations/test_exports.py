@@ -211,7 +211,7 @@ def test_torchtitan_s_release_0_3_interleaves_sources_by_weight(tmp_path, monkey
     assert known["hub"].sample_processor({"text": "x"}) == "x"
 
 
-def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none():
+def test_a_domain_with_a_share_needs_a_size():
     inventory = {"web": 1200, "books": 25}
     with pytest.raises(ConfigError, match="domain 'code'"):
         export_mixture(MIXTURE, "megatron-bridge-sft", tokens=1000, inventory=inventory)
@@ -299,7 +299,7 @@ def test_a_domain_is_listed_a_thousand_times_at_most():
         content("axolotl", web, tokens=10_010, **known)
 
 
-def test_several_paths_that_say_not_what_they_are_or_share_a_name_are_refused():
+def test_paths_of_unknown_format_or_with_equal_names_are_refused():
     known = {"sample_tokens": 1, "paths": {"web": ["a", "b"]}}
     message = "domain 'web': the format of 'a' is unknown; give one folder"
     with pytest.raises(ConfigError, match=message):

@@ -132,9 +132,7 @@ def fitted(dataset, folder, steps, *, batches=40, accumulate=2, **options):
     )
 
 
-def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_middle(
-    dataset, tmp_path
-):
+def test_lightning_resumes_mid_run_with_workers_and_accumulation(dataset, tmp_path):
     first = fitted(dataset, tmp_path, 5)
     second = fitted(dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"))
     assert (len(first), len(second)) == (10, 12)
@@ -146,9 +144,7 @@ def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_mid
     assert pairs_of([*first, *second]) == expected(dataset, 22, (10, OTHER))
 
 
-def test_lightning_is_not_given_batches_without_a_length_or_a_pass_that_ends_within_a_step(
-    dataset, tmp_path
-):
+def test_lightning_needs_batches_with_a_length_and_whole_steps(dataset, tmp_path):
     """Without a length it fetches a batch ahead, which the checkpoint counts as trained on."""
     with pytest.raises(SamplerError, match=r"batches=41\) with 4 .*; give batches=44"):
         fitted(dataset, tmp_path, 5, batches=41, accumulate=4)
@@ -188,7 +184,7 @@ def driven_trainer(driver, folder, *, steps=18, eval_dataset=None, **options):
     return Recorded(model=Tiny(), args=args, driver=driver, eval_dataset=eval_dataset)
 
 
-def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path):
+def test_a_resumed_trainer_with_changing_weights_has_the_same_mixtures(dataset, tmp_path):
     whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
     undisturbed = driven_trainer(whole, tmp_path / "whole")
     undisturbed.train()
@@ -230,9 +226,7 @@ def test_a_trainer_records_the_losses_of_training_and_not_of_evaluation(dataset,
     assert [o.loss_count_D.sum() for o in estimator.observations] == [3 * 8 * (LENGTH - 1)] * 2
 
 
-def test_a_trainer_s_losses_are_those_of_the_next_tokens_and_one_that_has_none_says_so(
-    dataset, tmp_path
-):
+def test_losses_are_of_the_next_tokens_and_a_model_without_logits_is_refused(dataset, tmp_path):
     driver, _ = driver_over(dataset, None)
     with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they must be"):
         driven_trainer(driver, tmp_path, gradient_accumulation_steps=4)
@@ -293,7 +287,7 @@ def test_lightning_with_several_optimizers_is_refused(dataset):
 
 
 @pytest.mark.nightly
-def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
+def test_two_ranks_resume_with_the_mixtures_and_rows_of_one_process(tmp_path):
     import trainer_job as job
 
     whole, ranks = tmp_path / "whole", tmp_path / "ranks"

@@ -1,4 +1,4 @@
-"""An exporter of somebody else: found by its entry point, and held against its promises."""
+"""A plug-in exporter is found by its entry point and checked for conformance."""
 
 import sys
 from dataclasses import replace

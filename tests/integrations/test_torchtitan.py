@@ -122,7 +122,7 @@ def built(loaders, config, **given):
 RELEASE = {"seq_len": LENGTH, "local_batch_size": 2}
 
 
-def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, loaders):
+def test_a_batch_has_positions_in_documents_and_its_state_resumes(corpus, loaders):
     path = str(corpus / "mixture.yaml")
     config = loaders.Config(corpus=str(corpus), mixture=path, document_end=0, seed=3)
     loader = built(loaders, config, **RELEASE)
@@ -164,7 +164,7 @@ def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path, loaders):
     order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=2, schedule=later)
     for batch in range(40):
         assert loader.mixture.sampler.order.rows(batch).tolist() == order.order.rows(batch).tolist()
-    with pytest.raises(SamplerError, match=r"schedule\.yaml: batch: 8 .* no multiple of 3"):
+    with pytest.raises(SamplerError, match=r"schedule\.yaml: batch: 8 .* not a multiple of 3"):
         built(loaders, config, seq_len=LENGTH, local_batch_size=3)
     with pytest.raises(SamplerError, match=r"sequence_length: 16; torchtitan trains on .* 32"):
         built(loaders, config, seq_len=32, local_batch_size=2)
@@ -178,7 +178,7 @@ def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus, loade
         SamplerError, "mixture= is missing", built, loaders, make(corpus=str(corpus)), **RELEASE
     )
     config = make(corpus=str(corpus), mixture=path)
-    with pytest.raises(SamplerError, match=r"30 is no multiple .* 16; use 16"):
+    with pytest.raises(SamplerError, match=r"30 is not a multiple .* 16; use 16"):
         built(loaders, config, max_context_length=16, num_tokens_per_batch=30)
     rows = MixtureDataset.from_corpus(corpus, length=LENGTH)
     loader = built(loaders, make(rows=rows, mixture=path), **RELEASE)

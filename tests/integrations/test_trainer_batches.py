@@ -77,7 +77,7 @@ def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(tmp_path):
     assert abs(float(whole) - loss) > 1e-4
 
 
-def test_a_model_is_given_what_it_names_and_flash_attention_where_documents_begin():
+def test_a_model_gets_the_fields_it_names_and_document_starts_for_flash_attention():
     class Own(nn.Module):
         def forward(self, input_ids, labels, document, cu_seqlens):
             return input_ids
@@ -184,7 +184,7 @@ def trained(batches, folder, steps, *, resume=None):
     return trainer, steer
 
 
-def test_the_trainer_goes_on_with_a_stream_where_its_checkpoint_was(tmp_path):
+def test_the_trainer_resumes_a_stream_at_its_checkpoint(tmp_path):
     whole, steer = trained(stream(), tmp_path / "whole", 6)
     assert steer.held == 4  # the first batch of the next step
     known = stream(schedule=[(4, [0.1, 0.1, 0.8])])

@@ -123,7 +123,7 @@ def ready_trainer(folder, domains, **options):
     return trainer_of(Trainer, folder, options=options, **given)
 
 
-def test_rows_that_are_ready_are_left_those_to_evaluate_on_prepared_and_others_refused(tmp_path):
+def test_prepared_rows_stay_evaluation_rows_are_prepared_and_others_refused(tmp_path):
     trainer = ready_trainer(tmp_path, {"web": READY, "code": READY})
     assert trainer.mixture.dataset.sizes == {"web": 9, "code": 9}
     assert "input_ids" in trainer.eval_dataset.column_names

@@ -1,4 +1,4 @@
-"""Checkpoints that a thread writes while training goes on: whole, or noticed, or not there."""
+"""Checkpoints written in the background are complete, absent, or recognised as damaged."""
 
 import logging
 import re
@@ -150,7 +150,7 @@ def test_a_damaged_one_is_put_aside_for_the_one_before_it(
     assert "\n" not in warning
 
 
-def test_what_is_not_of_a_checkpoint_is_no_checkpoint(three, tmp_path, caplog):
+def test_unknown_files_make_a_checkpoint_invalid(three, tmp_path, caplog):
     shutil.rmtree(tmp_path / NAMES[2])
     for name in ("step-00000004", "step-00000004.copy"):
         shutil.copytree(tmp_path / NAMES[0], tmp_path / name)

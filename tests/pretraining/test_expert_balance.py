@@ -52,9 +52,7 @@ def test_the_loss_of_a_family_is_added_times_its_own_coefficient_of_0_or_more():
     assert auxiliary_coefficient(torch.nn.Linear(2, 2)) == 0.0
 
 
-def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(
-    config, tmp_path, caplog
-):
+def test_auxiliary_losses_are_logged_apart_and_a_model_without_one_warns(config, tmp_path, caplog):
     caplog.set_level(logging.WARNING, "mixopt.pretraining")
     pretrain(config, tmp_path / "run")
     assert caplog.messages == []

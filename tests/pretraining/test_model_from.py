@@ -1,4 +1,4 @@
-"""`model: {from: PATH}`: what a run starts from, on any number of ranks, and what is refused."""
+"""`model: {from: PATH}`: valid start checkpoints on any number of ranks, and refused ones."""
 
 import json
 import re
@@ -89,7 +89,7 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
         ("exported", {}, "", 1),
     ],
 )
-def test_a_run_starts_with_the_losses_and_unless_refused_the_optimizer_of_a_checkpoint(
+def test_a_run_starts_with_the_losses_and_optimizer_of_a_checkpoint(
     folder, tmp_path, start, options, step, steps
 ):
     found, said = started(folder, tmp_path, folder / start, model=options)
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_one_rank_is_read_by_two(context, folder, tmp_path, star
     assert steps == {7 if start == "alone" else 1}
 
 
-def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from(folder, tmp_path):
+def test_a_run_records_its_start_and_can_be_a_start_itself(folder, tmp_path):
     started(folder, tmp_path, folder / "llama")
     model = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]
     assert (model["from"], model["name"]) == (str(folder / "llama"), "llama")
@@ -138,7 +138,7 @@ def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
         found = open_origin(name)
         assert (found.checkpoint, found.model.name) == (f"some/model@{commit}", "llama")
         assert found.sha256 == open_origin(folder / "llama").sha256
-    message = "^'some/other': no such folder, and no model that the hub gives: .*; give a"
+    message = "^'some/other': no such folder, and the hub has no such model: .*; give a"
     refuses(RunError, message, open_origin, "some/other")
 
 
@@ -163,7 +163,7 @@ def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
                     pytest.fail(f"{item}.{field}: lost {lost}")
 
 
-def test_a_run_resumes_with_its_tokenizer_alone_and_when_what_it_started_from_is_gone(
+def test_a_run_resumes_without_its_start_checkpoint_but_not_with_another_tokenizer(
     folder, other_corpus, tmp_path
 ):
     shutil.copytree(folder / "llama", tmp_path / "base")
@@ -193,7 +193,7 @@ def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(f
     _, said = started(folder, tmp_path, folder / "llama")
     assert "llama: its tokenizer could not be compared with the corpus's, since the model" in said
     known = open_origin(folder / "alone").compared(VocabularyConfig(tokenizer="t", ids=257))
-    assert "the corpus has no tokenizer with it; it has 257 ids, and the corpus" in known
+    assert "the corpus comes without a tokenizer; it has 257 ids, and the corpus" in known
     made_model("llama", {}, 200).save_pretrained(tmp_path / "few")
     message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
     refuses(ConfigError, message, started, folder, tmp_path / "b", tmp_path / "few")
@@ -238,7 +238,7 @@ def damage(path: Path, what: str | dict) -> None:
             r"weight_map: '../shard.safetensors' is not one of the safetensors beside it; fetch",
         ),
         ("pickled", r"model: has no safetensors; a pickle can run code when it is read"),
-        ("adapted", r"adapter_config.json: an adapter is a part of a model; merge it"),
+        ("adapted", r"adapter_config.json: an adapter is only a part of a model; merge it"),
         ("without configuration", r"config.json: not found: a folder of transformers has"),
     ],
 )
@@ -297,9 +297,7 @@ def test_code_beside_the_weights_is_not_imported(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configuration_names_it(
-    folder, tmp_path
-):
+def test_a_plugin_model_is_imported_only_if_the_configuration_names_it(folder, tmp_path):
     config = write_config(
         tmp_path, corpus=str(folder / "corpus"), training=STANDSTILL, held_out={"tokens": 64}
     )

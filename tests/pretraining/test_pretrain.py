@@ -1,4 +1,4 @@
-"""Pretraining on real processes: a run that was killed, stopped or moved comes to the same."""
+"""Pretraining on real processes: a killed, stopped or moved run has the same results."""
 
 import json
 import os

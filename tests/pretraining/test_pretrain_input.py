@@ -16,7 +16,7 @@ from mixopt import MixtureDataset, load_run, pretrain
 from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError, SamplerError
 from mixopt.pretraining import PretrainConfig, load_pretraining
-from mixopt.pretraining.loop import _loader
+from mixopt.pretraining.loop import PlannedMixture, _loader
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,14 @@ def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
 @pytest.mark.parametrize(
     ("micro", "message"),
     [
-        ("null", "to 4 ranks; use a multiple of 4$"),
-        (2, "to 4 ranks in passes of 2 .*; use a multiple of 8$"),
+        ("null", "among 4 ranks; use a multiple of 4$"),
+        (2, "among 4 ranks in passes of 2 .*; use a multiple of 8$"),
     ],
 )
-def test_a_batch_that_the_ranks_cannot_share_is_answered_with_one_that_they_can(
-    config, corpus, micro, message
-):
+def test_an_indivisible_batch_is_refused_with_one_that_divides(config, corpus, micro, message):
     loaded = load_pretraining(config, ["training.batch=10", f"training.micro_batch={micro}"])
-    planned = [(0, corpus.natural, "start: natural")]
-    message = f"^training.batch: 10 sequences are not dealt evenly {message}"
+    planned = [PlannedMixture(0, corpus.natural, "start: natural")]
+    message = f"^training.batch: 10 sequences cannot be divided evenly {message}"
     refuses(SamplerError, message, _loader, corpus, loaded, planned, 4)
 
 
@@ -112,9 +110,7 @@ def interrupted(line: str) -> None:
     raise KeyboardInterrupt(line)
 
 
-def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped_amid_it(
-    config, tmp_path
-):
+def test_text_is_prepared_once_even_if_preparation_was_interrupted(config, tmp_path):
     texts = {"code": tmp_path / "code.jsonl", "manual": tmp_path / "manual.jsonl"}
     for name, file in texts.items():
         lines = [json.dumps({"text": f"{name} {k} " * 30}) for k in range(200)]

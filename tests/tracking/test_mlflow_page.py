@@ -60,4 +60,4 @@ def test_the_page_s_sync_is_one_that_the_command_takes(sent):
     words[words.index("--uri") + 1] = f"sqlite:///{sent}/copy/mlflow.db"
     said = mixopt(*words).out
     assert said.startswith(f"{sent}: sent ")
-    assert "the rest is left" not in said
+    assert "the rest is not sent" not in said

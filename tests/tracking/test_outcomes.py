@@ -1,4 +1,4 @@
-"""What MLflow shall have of a whole run: outcomes to sort by, the decision in words, its files."""
+"""The parent run of a whole run in MLflow: sortable outcomes, the decision as text, its files."""
 
 import json
 import os
@@ -114,9 +114,7 @@ def test_before_its_validation_a_run_has_what_is_known(recorded, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_length_of_a_validation_may_be_another_and_long_configurations_are_cut(
-    config_path, tmp_path
-):
+def test_validation_tokens_may_differ_and_long_configurations_are_cut(config_path, tmp_path):
     run = Run(tmp_path / "run", load_config(config_path, ["validate.tokens=30000"]))
     params = outcomes.run_params(run, VALIDATE)
     assert (params["tokens"], outcomes.run_params(run, SWEEP)["tokens"]) == (30000, 20000)
@@ -200,7 +198,7 @@ def test_what_was_sent_is_said_in_a_line():
     sent = {"runs": 2, "trials": 0, "points": 1200, "files": 3}
     said = "sent 2 runs, 1,200 points, 3 files to mlflow.db"
     assert str(outcomes.SyncResult("mlflow.db", sent, None)) == said
-    said = "sent nothing to mlflow.db; the rest is left: no answer"
+    said = "sent nothing to mlflow.db; the rest is not sent: no answer"
     assert str(outcomes.SyncResult("mlflow.db", {}, "no answer")) == said
 
 
@@ -224,7 +222,7 @@ def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypa
 @pytest.mark.nightly
 # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sent):
+def test_each_wanted_run_is_in_mlflow_with_sortable_trials_and_curves(sent):
     from mlflow import MlflowClient
 
     run, client = load_run(sent), MlflowClient(tracking_uri=f"sqlite:///{sent / 'mlflow.db'}")

@@ -231,7 +231,7 @@ def write(path, metrics, step):
     append_line(path / "all.jsonl", {"step": step, "time": 1.0, **metrics})
 
 
-def test_a_sweep_resumes_in_its_parent_where_a_trial_that_is_trained_again_is_another(run_path):
+def test_a_resumed_sweep_keeps_its_parent_run_and_a_retrained_trial_is_a_new_run(run_path):
     trial_file(run_path, "t0", reason="disk full")
     want(run_path)
     send(run_path)
