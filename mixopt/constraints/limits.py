@@ -6,7 +6,7 @@ setting that would allow a weight. Numbers in messages are rounded to the safe s
 Shapes: D domains, R rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Self
@@ -51,7 +51,8 @@ class LinearLimit:
     def text(self) -> str:
         """The limit in short: `europarl <= 0.157`."""
         name = self.domains[0] if self.group is None else f"group {self.group}"
-        return f"{name} {'>=' if self.is_floor else '<='} {self.value:.3g}"
+        sign = ">=" if self.is_floor else "<="
+        return f"{name} {sign} {self.value:.3g}"
 
     @property
     def origin(self) -> str:
@@ -68,8 +69,10 @@ class LinearLimit:
         """The setting that moves the limit: a field, or one side of bounds."""
         if self.rate:
             return self.source
-        domain = f" {self.domains[0]}" if self.group is None else ""
-        return f"{self.source}{domain} {'least' if self.is_floor else 'most'}"
+        side = "least" if self.is_floor else "most"
+        if self.group is None:
+            return f"{self.source} {self.domains[0]} {side}"
+        return f"{self.source} {side}"
 
     @property
     def sign(self) -> float:
@@ -78,7 +81,7 @@ class LinearLimit:
 
     def row(self, domains: Sequence[str]) -> Array:
         """Return the row of the limit `row . w <= sign * value`, shape (D,)."""
-        return self.sign * np.array([1.0 if name in self.domains else 0.0 for name in domains])
+        return self.sign * _members(self.domains, domains)
 
     def share(self, weights: Mapping[str, float]) -> float:
         """Return the total share of the domains in a mixture."""
@@ -89,25 +92,13 @@ class LinearLimit:
         share = self.share(weights)
         if self.sign * (share - self.value) <= BROKEN:
             return None
-        kind, unit = ("domain", "weight") if self.group is None else ("group", "share")
-        subject = f"{kind} {self.group or self.domains[0]!r}: a {unit} of {share:.4g}"
+        if self.group is None:
+            subject = f"domain {self.domains[0]!r}: a weight of {share:.4g}"
+        else:
+            subject = f"group {self.group!r}: a share of {share:.4g}"
         if self.target_tokens and not self.inventory:
             return f"{subject} needs training tokens, but the domain has none. Set it to 0."
-        side, bound = ("below", "minimum") if self.is_floor else ("above", "maximum")
-        reason = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
-        if self.target_tokens:
-            reason = (
-                f"of {short_count(self.target_tokens)} tokens needs"
-                f" {share * self.target_tokens / self.inventory:.3g} epochs of its"
-                f" {short_count(self.inventory)} tokens; {self.source} is {self.setting:g}"
-            )
-        move = f"Lower it to <= {down(self.value)}"
-        allow = f"{down(share) if self.is_floor else up(share)} in {self.source}"
-        if self.is_floor:
-            move = f"Raise it to >= {up(self.value, 4)}"
-        elif self.rate:
-            allow = f"{self._field}: {up(share / self.rate)}"
-        return f"{subject} {reason}. {move}, or allow {allow}."
+        return f"{subject} {self._reason(share)}. {self._fix(share)}."
 
     def hint(self, change: float) -> str:
         """Return the sufficient change of its setting.
@@ -115,9 +106,11 @@ class LinearLimit:
         Args:
             change: Required change of the value; in multiples of the setting if it scales.
         """
-        name, where = (
-            (self.domains[0], f" in {self.source}") if self.group is None else (self.source, "")
-        )
+        name = self.source
+        where = ""
+        if self.group is None:
+            name = self.domains[0]
+            where = f" in {self.source}"
         if self.is_floor:
             return f"lower the minimum of {name} to {down(max(self.value - change, 0.0))}{where}"
         if self.target_tokens and not self.inventory:
@@ -130,6 +123,27 @@ class LinearLimit:
             return hint
         run = self.target_tokens * (self.setting or 0.0) / setting
         return f"{hint} (or a run of {short_count(float(down(run, 3)))} tokens)"
+
+    def _reason(self, share: float) -> str:
+        """Return how a share violates the limit, and where the limit comes from."""
+        if self.target_tokens:
+            epochs = share * self.target_tokens / self.inventory
+            return (
+                f"of {short_count(self.target_tokens)} tokens needs {epochs:.3g} epochs of its"
+                f" {short_count(self.inventory)} tokens; {self.source} is {self.setting:g}"
+            )
+        if self.is_floor:
+            return f"is below {self.value:.4g}, the minimum set by {self.origin}"
+        return f"is above {self.value:.4g}, the maximum set by {self.origin}"
+
+    def _fix(self, share: float) -> str:
+        """Return how to change the mixture, or the setting."""
+        if self.is_floor:
+            return f"Raise it to >= {up(self.value, 4)}, or allow {down(share)} in {self.source}"
+        allow = f"{up(share)} in {self.source}"
+        if self.rate:
+            allow = f"{self._field}: {up(share / self.rate)}"
+        return f"Lower it to <= {down(self.value)}, or allow {allow}"
 
     @property
     def _field(self) -> str:
@@ -185,7 +199,7 @@ class Proportions:
 
     def rows(self, domains: Sequence[str]) -> Array:
         """Return rows whose product with every mixture in these ratios is 0, shape (R, D)."""
-        members_D = np.array([1.0 if name in self.ratios else 0.0 for name in domains])
+        members_D = _members(self.ratios, domains)
         columns = [domains.index(name) for name in self.ratios][:-1]
         rows_RD = np.zeros((len(columns), len(domains)))
         for row, column in enumerate(columns):
@@ -203,3 +217,8 @@ class Proportions:
                     f" {self.source}: {down(ratio * total)} of its set's {total:.4g}."
                 )
         return None
+
+
+def _members(members: Collection[str], domains: Sequence[str]) -> Array:
+    """Return 1 for each domain that is a member, else 0, shape (D,)."""
+    return np.array([name in members for name in domains], dtype=float)
