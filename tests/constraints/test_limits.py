@@ -249,6 +249,13 @@ def test_a_mixture_out_of_the_ratios_violates_them_and_ratios_that_cannot_hold_a
         in_proportion(("web", "books"), bounds={"books": [0.3, 1], "web": [0, 0.1]})
 
 
+def test_ratios_that_no_mixture_within_the_radius_keeps_are_refused():
+    even = {"web": 1, "books": 1}
+    in_proportion(even, radius={"reference": "natural", "tv": 0.2})
+    with pytest.raises(InfeasibleError, match=r"no mixture keeps the ratios of "):
+        in_proportion(even, radius={"reference": "natural", "tv": 0.05})
+
+
 def frozen(free, **fields):
     limited = Constraints.from_config(read_constraints(fields), TREE)
     shares = {"web/a": 0.1, "web/b": 0.3, "code": 0.4, "law": 0.2}

@@ -85,6 +85,12 @@ def test_one_baseline_none_and_a_later_proposal_are_called_so():
     assert later.gains["proposal"].verdict == "better"
 
 
+def test_baselines_are_ranked_on_the_seeds_that_all_of_them_finished():
+    lucky = {"natural": [1.0, 2.0, 2.0], "uniform": [None, 1.9, 1.9]}
+    found = decide({"proposal": LOST, **lucky})
+    assert found.chosen == "uniform"
+
+
 def test_a_baseline_beyond_a_limit_is_passed_over_and_said():
     found = decide({"proposal": LOST, **BASES}, bounds={"code": [0.3, 1.0]})
     assert found.chosen == "natural"
