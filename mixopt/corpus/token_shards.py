@@ -204,7 +204,7 @@ class TokenShards:
 
     def mapped(self, k: int) -> AnyArray:
         """Return a memory map of a shard's tokens, after checking the size of its file."""
-        status = self.look(k)
+        status = self.check_size(k)
         path, _ = self._places[k]
         try:
             content = _mapping(path, status.st_size, status.st_ino, status.st_mtime_ns)
@@ -212,8 +212,8 @@ class TokenShards:
             raise _unreadable(path, error) from error
         return content.view(self.dtype)
 
-    def look(self, k: int) -> os.stat_result:
-        """Check that a shard exists and has its original size."""
+    def check_size(self, k: int) -> os.stat_result:
+        """Check that a shard exists and has its original size; return the status of its file."""
         path, size = self._places[k]
         try:
             status = os.stat(path)

@@ -51,6 +51,7 @@ ADDED = frozenset(
 
 OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of batches, not of samples
 _OF_PACKED = ("document", "position_ids")
+_COUNTED_ROWS = 1024  # read at once for their lengths
 
 
 class TokenSamples(Sequence[Batch]):
@@ -82,7 +83,9 @@ def stack_samples(samples: Sequence[Any]) -> Batch:
     if isinstance(samples, TokenSamples):
         return samples.batch
     check_alike(samples)
-    batch = {name: _stacked(name, [sample[name] for sample in samples]) for name in samples[0]}
+    batch: Batch = {}
+    for name in samples[0]:
+        batch[name] = _stacked(name, [sample[name] for sample in samples])
     if all(getattr(batch.get(name), "ndim", 0) == 2 for name in _OF_PACKED):
         batch |= batch_bounds(batch["document"])
     return batch
@@ -92,13 +95,19 @@ def check_alike(samples: Sequence[Any], names: Callable[[int], str] = "sample {}
     """Check that samples of all domains in a batch have the same fields."""
     first = samples[0].keys()
     for k, sample in enumerate(samples):
-        if sample.keys() != first:
-            lacks, has = (k, 0) if first - sample.keys() else (0, k)
-            field = min(map(str, samples[has].keys() - samples[lacks].keys()))
-            raise SamplerError(
-                f"{names(lacks)}: no column {field!r}, which {names(has)} has, and they are in one"
-                " batch; give all domains the same columns, or pass MixtureLoader(collate=)"
-            )
+        if sample.keys() == first:
+            continue
+        if first - sample.keys():
+            lacks = k
+            has = 0
+        else:
+            lacks = 0
+            has = k
+        field = min(map(str, samples[has].keys() - samples[lacks].keys()))
+        raise SamplerError(
+            f"{names(lacks)}: no column {field!r}, which {names(has)} has, and they are in one"
+            " batch; give all domains the same columns, or pass MixtureLoader(collate=)"
+        )
 
 
 def _stacked(name: str, values: Sequence[Any]) -> Any:
@@ -126,9 +135,11 @@ class TokenCounts(NamedTuple):
 
     def by_domain(self, domain_B: IntArray, domains: int) -> TokenCounts:
         """Sum by domain, shape (D,)."""
-        return TokenCounts(
-            *(np.bincount(domain_B, each, domains).astype(np.int64) for each in self)
-        )
+
+        def summed(counts_B: IntArray) -> IntArray:
+            return np.bincount(domain_B, counts_B, domains).astype(np.int64)
+
+        return TokenCounts(summed(self.tokens_B), summed(self.supervised_B))
 
 
 def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
@@ -136,15 +147,19 @@ def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
     counts = [_counted(sample) for sample in samples]
     if None in counts:
         return None
-    return TokenCounts(*int_array(counts).reshape(-1, 2).T)
+    tokens_B, supervised_B = int_array(counts).reshape(-1, 2).T
+    return TokenCounts(tokens_B, supervised_B)
 
 
 def _counted(sample: Any) -> tuple[int, int] | None:
+    """Return the tokens of a sample, and those with loss."""
     ids = sample.get("input_ids") if isinstance(sample, Mapping) else None
     if ids is None:
         return None
-    tokens, labels = len(ids), sample.get("labels")
-    document, mask = sample.get("document"), sample.get("attention_mask")
+    tokens = len(ids)
+    labels = sample.get("labels")
+    document = sample.get("document")
+    mask = sample.get("attention_mask")
     if document is not None and np.shape(document) == (len(ids),):
         tokens = int(np.count_nonzero(np.asarray(document) >= 0))
     elif mask is not None and np.shape(mask) == (len(ids),):
@@ -185,9 +200,6 @@ def columns_of(source: Any) -> tuple[str, ...]:
         return tuple(columns)
     first = source[0] if len(source) else None
     return tuple(map(str, first)) if isinstance(first, Mapping) else ("sample",)
-
-
-_COUNTED_AT_ONCE = 1024  # rows read at once for their lengths
 
 
 class MixtureDataset:
@@ -288,15 +300,17 @@ class MixtureDataset:
         return {name: self._lengths(name, unit) for name in self._sources}
 
     def _lengths(self, name: str, unit: CountedUnit) -> int | IntArray:
-        source, domain = self._sources[name], self.domains.index(name)
-        is_counted = not (self.is_packed and unit == "supervised" and isinstance(source, TokenRows))
-        lengths = known_lengths(source, unit) if is_counted else None
-        if lengths is not None:
-            return lengths
-        start, stop = self._offsets[domain], self._offsets[domain + 1]
+        source = self._sources[name]
+        is_packed = self.is_packed and isinstance(source, TokenRows)
+        if not (is_packed and unit == "supervised"):
+            lengths = known_lengths(source, unit)
+            if lengths is not None:
+                return lengths
+        domain = self.domains.index(name)
+        start, stop = self._offsets[domain : domain + 2].tolist()
         parts = [np.empty(0, np.int64)]
-        for first in range(int(start), int(stop), _COUNTED_AT_ONCE):
-            rows = range(first, min(first + _COUNTED_AT_ONCE, int(stop)))
+        for first in range(start, stop, _COUNTED_ROWS):
+            rows = range(first, min(first + _COUNTED_ROWS, stop))
             counts = count_samples(self.__getitems__(rows))
             if counts is None:
                 raise CorpusError(f"domain {name!r}: rows have no input_ids, whose tokens count")
@@ -321,7 +335,8 @@ class MixtureDataset:
         samples: list[Batch] = [{} for _ in rows]
         sources = list(self._sources.items())
         for d in np.unique(domain).tolist():
-            (name, source), places = sources[d], np.flatnonzero(domain == d)
+            name, source = sources[d]
+            places = np.flatnonzero(domain == d)
             for k, sample in zip(places.tolist(), self._read(source, row[places]), strict=True):
                 fields = sample_fields(f"domain {name!r}", sample)
                 samples[k] = {**fields, "domain": d, "row": int(row[k])}
@@ -332,7 +347,9 @@ class MixtureDataset:
         if not isinstance(source, TokenRows):
             return read_samples(source, rows.tolist())
         batch = {"input_ids": source.shards.rows(rows * source.length, source.length)}
-        return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
+        if self.document_end is not None:
+            batch = self._with_documents(batch)
+        return TokenSamples(batch)
 
     def collated(self, rows: IntArray, collate: Collate) -> Batch:
         """Read and collate rows; mixopt's fields are added whatever `collate` returns.
@@ -354,7 +371,8 @@ class MixtureDataset:
         domain, row = self._split(rows)
         if collate is stack_samples:
             check_alike(samples, lambda k: f"domain {self.domains[domain[k]]!r}, row {row[k]}")
-        counts, batch = count_samples(samples), collate(samples)
+        counts = count_samples(samples)
+        batch = collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it must return fields")
         added = {"domain": domain, "row": row}
@@ -393,7 +411,8 @@ class MixtureDataset:
                 batch = self._with_documents(batch)
             if self.is_packed:
                 supervised = np.count_nonzero(batch["labels"] != NO_LOSS, axis=1)
-                batch["tokens"], batch["supervised"] = np.full(len(row), self.length), supervised
+                batch["tokens"] = np.full(len(row), self.length)
+                batch["supervised"] = supervised
             yield batch
 
     @property

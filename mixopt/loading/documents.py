@@ -27,23 +27,42 @@ from mixopt.loading.sources import (
     check_map_style,
     read_samples,
 )
-from mixopt.system import AnyArray, BoolArray, IntArray, PlainDict, int_array, one_line
+from mixopt.system import (
+    AnyArray,
+    BoolArray,
+    IntArray,
+    PlainDict,
+    PlainMapping,
+    int_array,
+    one_line,
+)
 
 Tokenize = Callable[[Any], Any]
 
 SCAN_TOKENS = 1 << 22
 SCAN_SAMPLES = 1000
 _MAX_ID = 2**31 - 1
+_GENERATION_MARK = re.compile(r"\{%-?\s*generation\b")
 
-# A piece: its row and position in the concatenated documents; its document, and the document's
-# tokens before, in and after it; the number of its tokens with loss.
-PIECE = np.dtype(
-    [
-        (name, "<i8")
-        for name in ("row", "start", "document", "before", "length", "after", "supervised")
-    ]
-)
-Pieces = NDArray[np.void]
+
+class Piece(NamedTuple):
+    """A piece of a document.
+
+    Its row and its start in the concatenated documents; the number of its document, and the
+    document's tokens before, in and after it; the number of its tokens with loss.
+    """
+
+    row: int
+    start: int
+    document: int
+    before: int
+    length: int
+    after: int
+    supervised: int
+
+
+PIECE = np.dtype([(name, "<i8") for name in Piece._fields])
+Pieces = NDArray[np.void]  # of dtype PIECE
 
 
 class Scanned(NamedTuple):
@@ -59,6 +78,11 @@ class TokenDocument(NamedTuple):
     tokens_T: AnyArray
     labels_T: IntArray | None  # not shifted; None: all tokens carry loss
 
+    @property
+    def explicit_labels_T(self) -> AnyArray:
+        """Labels, which are the tokens if all carry loss."""
+        return self.tokens_T if self.labels_T is None else self.labels_T
+
 
 def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> TokenDocument:
     """Read a sample: a list of tokens, or fields."""
@@ -71,30 +95,41 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
             " it, or give tokenize="
         )
     tokens = _tokens(fields[TOKENS], name)
-    names = (field for field in FIELDS[1:] if fields.get(field) is not None)
-    arrays = {field: _array(fields[field]) for field in names}
-    for field, values in arrays.items():
+    arrays = _token_arrays(fields, tokens, name)
+    labels = None
+    if arrays.keys() - {ATTENTION}:
+        labels = arrays.get(LABELS, tokens).astype(np.int64)
+        for field in arrays.keys() & set(LOSS_MASKS):
+            labels[arrays[field] == 0] = NO_LOSS
+    if ATTENTION in arrays:
+        is_attended = arrays[ATTENTION] != 0
+        tokens = tokens[is_attended]
+        if labels is not None:
+            labels = labels[is_attended]
+    return TokenDocument(tokens, labels)
+
+
+def _token_arrays(fields: PlainMapping, tokens: AnyArray, name: str) -> dict[str, AnyArray]:
+    """Return the fields beside the tokens; each has one value for each token."""
+    arrays = {}
+    for field in FIELDS[1:]:
+        if fields.get(field) is None:
+            continue
+        values = _array(fields[field])
         if values.shape != tokens.shape:
             raise CorpusError(
                 f"{name}: {field}: {len(np.atleast_1d(values))} values for {len(tokens)}"
                 " input_ids; they must be equal in number"
             )
-    labels = None
-    if arrays.keys() - {ATTENTION}:
-        labels = arrays.get(LABELS, tokens).astype(np.int64)
-        for field in arrays.keys() & {*LOSS_MASKS}:
-            labels[arrays[field] == 0] = NO_LOSS
-    if ATTENTION in arrays:
-        is_there = arrays[ATTENTION] != 0
-        tokens, labels = tokens[is_there], None if labels is None else labels[is_there]
-    return TokenDocument(tokens, labels)
+        arrays[field] = values
+    return arrays
 
 
 def labels_of(documents: Sequence[TokenDocument]) -> list[AnyArray] | None:
     """Return the labels of each document; None if all tokens carry loss."""
     if all(document.labels_T is None for document in documents):
         return None
-    return [d.tokens_T if d.labels_T is None else d.labels_T for d in documents]
+    return [document.explicit_labels_T for document in documents]
 
 
 def _tokens(values: Any, name: str) -> AnyArray:
@@ -128,7 +163,8 @@ class ShardDocuments:
 
     def scan(self) -> Iterator[Scanned]:
         """Yield lengths of documents, for a few megabytes of tokens at a time."""
-        shards, begin = self.shards, 0
+        shards = self.shards
+        begin = 0  # of the current document
         for start in range(0, shards.tokens, SCAN_TOKENS):
             tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
             stops = np.flatnonzero(tokens == self.document_end) + (start + 1)
@@ -145,17 +181,20 @@ class ShardDocuments:
 
     def read(self, pieces_P: Pieces) -> tuple[AnyArray, None]:
         """Return the concatenated tokens of pieces; all of them carry loss."""
-        shards, starts = self.shards, pieces_P["start"]
-        stops = starts + pieces_P["length"]
-        shard_P = shards.shards_of(starts)
-        firsts_P = shards.offsets[shard_P]
-        is_inside_P = stops <= shards.offsets[shard_P + 1]
+        shards = self.shards
+        start_P = pieces_P["start"]
+        stop_P = start_P + pieces_P["length"]
+        shard_P = shards.shards_of(start_P)
+        first_P = shards.offsets[shard_P]
+        is_inside_P = stop_P <= shards.offsets[shard_P + 1]
         mapped = {k: shards.mapped(k) for k in np.unique(shard_P[is_inside_P]).tolist()}
-        columns = (starts, stops, shard_P, firsts_P, is_inside_P)
-        parts = [
-            mapped[k][start - first : stop - first] if is_inside else shards.read(start, stop)
-            for start, stop, k, first, is_inside in zip(*(c.tolist() for c in columns), strict=True)
-        ]
+        columns = map(np.ndarray.tolist, (start_P, stop_P, shard_P, first_P, is_inside_P))
+        parts = []
+        for start, stop, k, first, is_inside in zip(*columns, strict=True):
+            if is_inside:
+                parts.append(mapped[k][start - first : stop - first])
+            else:
+                parts.append(shards.read(start, stop))
         return np.concatenate(parts), None
 
 
@@ -163,35 +202,41 @@ class SampleDocuments:
     """Samples of a map-style dataset, each a document."""
 
     def __init__(self, source: Any, tokenize: Tokenize | None) -> None:
-        self._source, self._tokenize = source, tokenize
+        self._source = source
+        self._tokenize = tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
 
     def scan(self) -> Iterator[Scanned]:
         """Yield lengths of documents, from offsets or by reading all."""
-        arrow, samples = self._arrow, len(self._source)
-        lengths = arrow.counts("tokens") if arrow and arrow.columns == {TOKENS} else None
-        if lengths is not None:
-            yield Scanned(lengths)
-            return
+        arrow = self._arrow
+        if arrow is not None and arrow.columns == {TOKENS}:
+            arrow_lengths = arrow.counts("tokens")
+            if arrow_lengths is not None:
+                yield Scanned(arrow_lengths)
+                return
+        samples = len(self._source)
         for start in range(0, samples, SCAN_SAMPLES):
             documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
+            lengths = int_array([len(document.tokens_T) for document in documents])
             labels = _joined_labels(documents)
             carries = None if labels is None else labels != NO_LOSS
-            yield Scanned(int_array([len(document.tokens_T) for document in documents]), carries)
+            yield Scanned(lengths, carries)
 
     def read(self, pieces_P: Pieces) -> tuple[AnyArray, IntArray | None]:
         """Return the concatenated tokens and labels of pieces."""
         numbers, place_P = np.unique(pieces_P["document"], return_inverse=True)
         documents = self._documents(numbers.tolist())
-        read = [
-            _piece(documents[place], piece)
+        parts = [
+            _cut(documents[place], Piece._make(piece))
             for place, piece in zip(place_P.tolist(), pieces_P.tolist(), strict=True)
         ]
-        return np.concatenate([d.tokens_T for d in read]), _joined_labels(read)
+        return np.concatenate([part.tokens_T for part in parts]), _joined_labels(parts)
 
     def _documents(self, numbers: Sequence[int]) -> list[TokenDocument]:
-        source, arrow = self._source, self._arrow
-        samples = read_samples(source, numbers) if arrow is None else arrow.read(numbers)
+        if self._arrow is None:
+            samples = read_samples(self._source, numbers)
+        else:
+            samples = self._arrow.read(numbers)
         return [
             document_of(sample, f"document {number}", self._tokenize)
             for number, sample in zip(numbers, samples, strict=True)
@@ -222,19 +267,16 @@ def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:
     return None if labels is None else np.concatenate(labels).astype(np.int64)
 
 
-def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
-    _, _, number, before, length, after, _ = piece
+def _cut(document: TokenDocument, piece: Piece) -> TokenDocument:
     tokens, labels = document
-    if len(tokens) != before + length + after:
+    planned = piece.before + piece.length + piece.after
+    if len(tokens) != planned:
         raise CorpusError(
-            f"document {number} has {len(tokens)} tokens, but {before + length + after} when rows "
+            f"document {piece.document} has {len(tokens)} tokens, but {planned} when rows "
             "were planned: tokenize= does not always give the same"
         )
-    span = slice(before, before + length)
+    span = slice(piece.before, piece.before + piece.length)
     return TokenDocument(tokens[span], None if labels is None else labels[span])
-
-
-_MARKS = re.compile(r"\{%-?\s*generation\b")
 
 
 class ChatTokens:
@@ -258,8 +300,10 @@ class ChatTokens:
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
             fault = "has several chat templates" if chosen else "has no chat template"
             raise CorpusError(f"tokenizer {name}: {fault}; give ChatTokens(template=)")
-        self._tokenizer, self._template, self._field = tokenizer, chosen, messages
-        self._is_marked = bool(_MARKS.search(chosen))
+        self._tokenizer = tokenizer
+        self._template = chosen
+        self._field = messages
+        self._is_marked = bool(_GENERATION_MARK.search(chosen))
 
     def __call__(self, sample: Any) -> PlainDict:
         """Return the tokens of a conversation, and labels that are -100 outside answers."""
@@ -269,24 +313,25 @@ class ChatTokens:
         tools = sample.get("tools") or None
         if self._is_marked:
             marked = self._apply(messages, tools, return_assistant_tokens_mask=True)
-            tokens, mask = np.asarray(marked["input_ids"]), np.asarray(marked["assistant_masks"])
+            tokens = np.asarray(marked["input_ids"])
+            mask = np.asarray(marked["assistant_masks"])
             return {"input_ids": tokens, "labels": np.where(mask != 0, tokens, NO_LOSS)}
         tokens = self._tokens(messages, tools)
         labels = np.full(len(tokens), NO_LOSS)
         for turn, message in enumerate(messages):
             if message.get("role") == "assistant":
-                start = self._beginning(tokens, messages, turn, tools, is_asked=True)
-                stop = self._beginning(tokens, messages, turn + 1, tools, is_asked=False)
+                start = self._beginning(tokens, messages, turn, tools, has_prompt=True)
+                stop = self._beginning(tokens, messages, turn + 1, tools, has_prompt=False)
                 labels[start:stop] = tokens[start:stop]
         return {"input_ids": tokens, "labels": labels}
 
     def _beginning(
-        self, tokens: Any, messages: Sequence[Any], turns: int, tools: Any, *, is_asked: bool
+        self, tokens: Any, messages: Sequence[Any], turns: int, tools: Any, *, has_prompt: bool
     ) -> int:
-        """Count the tokens of the first turns, on request with the generation prompt."""
-        if turns == len(messages) and not is_asked:
+        """Count the tokens of the first turns, with or without the generation prompt."""
+        if turns == len(messages) and not has_prompt:
             return len(tokens)
-        beginning = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
+        beginning = self._tokens(messages[:turns], tools, add_generation_prompt=has_prompt)
         if not np.array_equal(beginning, tokens[: len(beginning)]):
             raise CorpusError(
                 f"the chat template writes the first {turns} of {len(messages)} messages "

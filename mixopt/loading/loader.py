@@ -21,10 +21,10 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.loading.dataset import Batch, Collate, MixtureDataset, TokenCounts, label, stack_samples
 from mixopt.sampling import MixtureSampler, Weights, at_least, deal_to_rank
-from mixopt.system import IntArray, PlainDict, PlainMapping, int_array
+from mixopt.system import AnyArray, IntArray, PlainDict, PlainMapping, int_array
 
-_CHUNK_BYTES = 1 << 20
-_CHUNK_BATCHES = 64
+_CHUNK_BYTES = 1 << 20  # of tokens that the thread reads at once
+_CHUNK_BATCHES = 64  # at most, that the thread reads at once
 
 
 class MixtureLoader:
@@ -92,18 +92,23 @@ class MixtureLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        sampler, ahead = self.sampler, None
-        order, first, last = sampler.order, sampler.batch, sampler.pass_end
+        sampler = self.sampler
+        last = sampler.pass_end
+        order = sampler.order
+        first = sampler.batch  # read in this order
+        ahead: Generator[Batch] | None = None
         self._handed_out = 0
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                # Batches requested from workers keep their weights; others are read again.
-                if ahead is None or (order is not sampler.order and not self.workers):
-                    if ahead is not None:
-                        ahead.close()
-                    was_brief = ahead is not None and batch - first == 1
-                    ahead, order, first = self._fetch(batch, last, was_brief), sampler.order, batch
+                if ahead is None:
+                    ahead = self._fetch(batch, last)
+                elif order is not sampler.order and not self.workers:
+                    # Batches requested from workers keep their weights; others are read again.
+                    ahead.close()
+                    ahead = self._fetch(batch, last, later=batch - first == 1)
+                    order = sampler.order
+                    first = batch
                 content = next(ahead, None)
                 if content is None:
                     return
@@ -118,7 +123,7 @@ class MixtureLoader:
     @property
     def columns(self) -> set[str]:
         """Columns of the domains."""
-        return {name for names in self.dataset.columns.values() for name in names}
+        return set(chain.from_iterable(self.dataset.columns.values()))
 
     def realised(self) -> dict[str, float]:
         """Return each domain's share of the received tokens, or of those with loss if unit says so.
@@ -128,12 +133,15 @@ class MixtureLoader:
             of one length, or lengths known to the sampler); else of this rank since the loader was
             created. Empty before the first batch.
         """
-        sampler, counted_D = self.sampler, self._counted_D
+        sampler = self.sampler
+        counted_D = self._counted_D
         if sampler.unit != "samples" or self.dataset.is_uniform:
             counted_D = int_array(list(sampler.tokens().values()))
         total = int(counted_D.sum())
+        if total == 0:
+            return {}
         pairs = zip(sampler.domains, counted_D.tolist(), strict=True)
-        return {name: count / total for name, count in pairs if total}
+        return {name: count / total for name, count in pairs}
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the first batch to which they apply.
@@ -180,9 +188,10 @@ class MixtureLoader:
         """Resume from a state; the next iteration starts there."""
         self.sampler.load_state_dict(state)
 
-    def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
-        """Start reading."""
-        dataset, collate = self.dataset, self.collate or stack_samples
+    def _fetch(self, batch: int, last: int | None, *, later: bool = False) -> Generator[Batch]:
+        """Start reading; `later`: prefetch only from the second chunk on."""
+        dataset = self.dataset
+        collate = self.collate or stack_samples
         read = dataset.read if dataset.is_tokens else partial(dataset.collated, collate=collate)
         if self.workers:
             rows = self._counted(self._rows(batch, last, max_batches=1), batch)
@@ -190,8 +199,8 @@ class MixtureLoader:
         read_many = dataset.read_many if dataset.is_tokens else partial(map, read)
         chunks = map(read_many, self._rows(batch, last, max_batches=self._chunk_batches()))
         if self.prefetch:
-            return in_thread(chunks, self.prefetch, later=was_brief)
-        return (batch for chunk in chunks for batch in chunk)
+            return in_thread(chunks, self.prefetch, later=later)
+        return _flattened(chunks)
 
     def _counted(self, rows: Iterator[IntArray], first: int) -> Iterator[IntArray]:
         """Yield the rows of each batch, and count requested batches."""
@@ -211,27 +220,30 @@ class MixtureLoader:
 
     def _count(self, content: Batch) -> None:
         """Replace the tokens of a batch's samples by those of its domains, and add them up."""
-        sampler, domain = self.sampler, content["domain"]
+        sampler = self.sampler
+        domain = content["domain"]
         if self.dataset.is_uniform:
-            each = np.full(len(domain), self.dataset.length, np.int64)
-            counts = TokenCounts(each, each)
+            lengths_B = np.full(len(domain), self.dataset.length, np.int64)
+            counts = TokenCounts(lengths_B, lengths_B)
         elif "tokens" in content:
             counts = TokenCounts(content["tokens"], content["supervised"])
         else:
             return
         if sampler.unit != "samples":
             self._check_lengths(counts, domain, content["row"])
-        summed = counts.by_domain(domain, len(sampler.domains))
-        content["tokens"], content["supervised"] = summed
-        self._counted_D = self._counted_D + summed.of(sampler.unit)
+        by_domain = counts.by_domain(domain, len(sampler.domains))
+        content["tokens"] = by_domain.tokens_B
+        content["supervised"] = by_domain.supervised_B
+        self._counted_D = self._counted_D + by_domain.of(sampler.unit)
 
     def _check_lengths(self, counts: TokenCounts, domain_B: IntArray, row_B: IntArray) -> None:
         """Check that samples have the lengths by which the sampler ordered them."""
         sampler = self.sampler
-        counted_B, lengths = counts.of(sampler.unit), sampler.order.layout.lengths
+        layout = sampler.order.layout
+        counted_B = counts.of(sampler.unit)
         for d in np.unique(domain_B).tolist():
             places = np.flatnonzero(domain_B == d)
-            expected = np.broadcast_to(lengths[d], sampler.order.layout.sizes[d])[row_B[places]]
+            expected = np.broadcast_to(layout.lengths[d], layout.sizes[d])[row_B[places]]
             wrong = np.flatnonzero(expected != counted_B[places])
             if len(wrong):
                 k = places[wrong[0]]
@@ -252,19 +264,28 @@ def _as_tensors(batch: Batch) -> Batch:
     """Return tensors, with signed tokens for embeddings."""
     import torch
 
-    arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
-    return batch | {
-        name: torch.from_numpy(
-            value.astype(np.int64) if value.dtype.kind == "u" else np.ascontiguousarray(value)
-        )
-        for name, value in arrays.items()
-    }
+    tensors: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, np.ndarray):
+            tensors[name] = torch.from_numpy(_signed(value))
+    return batch | tensors
+
+
+def _signed(values: AnyArray) -> AnyArray:
+    if values.dtype.kind == "u":
+        return values.astype(np.int64)
+    return np.ascontiguousarray(values)
+
+
+def _flattened(chunks: Iterator[Iterator[Batch]]) -> Generator[Batch]:
+    for chunk in chunks:
+        yield from chunk
 
 
 def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> Generator[Batch]:
     """Read in a thread that prefetches up to `depth` chunks; `later`: from the second on."""
     if later:
-        yield from next(chunks, iter(()))
+        yield from next(chunks, ())
 
     def read() -> deque[Batch] | None:
         chunk = next(chunks, None)

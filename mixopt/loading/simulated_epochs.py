@@ -37,11 +37,14 @@ class Pool:
     def draw(self, count: int, generator: np.random.Generator) -> IntArray:
         """Draw sequences without replacement in each epoch, reshuffled every epoch."""
         epochs: list[IntArray] = [np.empty(0, np.int64)]
-        epoch, missing = 0, count
+        epoch = 0
+        missing = count
         while missing > 0:
             size = self._before(epoch + 1) - self._before(epoch)
-            epochs.append(generator.permutation(self.rows_P[:size])[:missing])
-            epoch, missing = epoch + 1, missing - len(epochs[-1])
+            drawn = generator.permutation(self.rows_P[:size])[:missing]
+            epochs.append(drawn)
+            epoch += 1
+            missing -= len(drawn)
         return np.concatenate(epochs)
 
     def _before(self, epoch: int) -> int:
@@ -75,7 +78,8 @@ def make_pools(
     """
     if target_tokens is None:
         return {}
-    share, pools = min(tokens / target_tokens, 1.0), dict[str, Pool]()
+    share = min(tokens / target_tokens, 1.0)
+    pools = dict[str, Pool]()
     seed = zlib.crc32(corpus.fingerprint.encode())
     for name, count in sequences.items():
         available = (inventory or corpus.inventory)[name]

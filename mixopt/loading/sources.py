@@ -15,10 +15,13 @@ from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS, row_samples
 from mixopt.system import AnyArray, DType, IntArray, PlainDict, int_array
 
-TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
+TOKENS = "input_ids"
+LABELS = "labels"
+ATTENTION = "attention_mask"
 LOSS_MASKS = ("assistant_masks", "completion_mask")
 FIELDS = (TOKENS, LABELS, ATTENTION, *LOSS_MASKS)
-_ROWS = 10_000  # rows whose labels are read at once
+_LABEL_ROWS = 10_000  # whose labels are read at once
+_CHECK_SECONDS = 0.01  # between checks of a file's size, which take microseconds
 CountedUnit = Literal["tokens", "supervised"]
 
 
@@ -36,22 +39,25 @@ class TokenRows:
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     """Read samples at once if the source can, else one by one."""
     get_many = getattr(source, "__getitems__", None)
-    return list(get_many(list(rows))) if get_many else [source[row] for row in rows]
+    if get_many is not None:
+        return list(get_many(list(rows)))
+    return [source[row] for row in rows]
 
 
-def check_is_one(where: str, source: Any) -> None:
+def check_single_dataset(where: str, source: Any) -> None:
     """Raise CorpusError for a DatasetDict, whose length and index are those of its splits."""
     if isinstance(source, Mapping):
-        names = ", ".join(map(repr, source))
+        names = list(source)
+        example = names[0] if names else "train"
         raise CorpusError(
-            f"{where}: a {type(source).__name__} of {names} is several datasets; give one"
-            f" of them, such as source[{next(iter(source), 'train')!r}]"
+            f"{where}: a {type(source).__name__} of {', '.join(map(repr, names))} is several"
+            f" datasets; give one of them, such as source[{example!r}]"
         )
 
 
 def check_map_style(where: str, source: Any) -> None:
     """Raise CorpusError unless it is a `datasets.Dataset`, torch dataset or list."""
-    check_is_one(where, source)
+    check_single_dataset(where, source)
     if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         raise CorpusError(
             f"{where}: {type(source).__name__} has no length and index; for a stream use"
@@ -87,12 +93,12 @@ class ArrowSamples:
         from pyarrow import types
 
         columns = [name for name in FIELDS if name in source.column_names]
-        kinds = [source.data.schema.field(name).type for name in columns]
-        are_tokens = all(
-            (types.is_list(kind) or types.is_large_list(kind)) and types.is_integer(kind.value_type)
-            for kind in kinds
-        )
-        if TOKENS not in columns or source.format["type"] == "custom" or not are_tokens:
+        for name in columns:
+            kind = source.data.schema.field(name).type
+            is_list = types.is_list(kind) or types.is_large_list(kind)
+            if not is_list or not types.is_integer(kind.value_type):
+                return None
+        if TOKENS not in columns or source.format["type"] == "custom":
             return None
         return cls(source.select_columns(columns).with_format("arrow"))
 
@@ -103,10 +109,10 @@ class ArrowSamples:
         from pyarrow import compute
 
         is_labelled = unit == "supervised" and LABELS in self.columns
+        counted = LABELS if is_labelled else TOKENS
         parts = [np.empty(0, np.int64)]
-        for start in range(0, len(self._view), _ROWS):
-            table = self._view[start : start + _ROWS]
-            column = table[LABELS if is_labelled else TOKENS]
+        for start in range(0, len(self._view), _LABEL_ROWS):
+            column = self._view[start : start + _LABEL_ROWS][counted]
             lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
             if is_labelled:
                 labels = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -118,14 +124,13 @@ class ArrowSamples:
     def read(self, numbers: Sequence[int]) -> list[PlainDict]:
         """Return samples as arrays; a missing field is None."""
         table = self._view[numbers]
-        columns = {
-            name: [
-                value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
-                for value in table[name]
-            ]
-            for name in table.column_names
-        }
+        columns = {name: list(map(_array, table[name])) for name in table.column_names}
         return row_samples(columns)
+
+
+def _array(value: Any) -> AnyArray | None:
+    """Return the numbers of a list of Arrow."""
+    return value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
 
 
 def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
@@ -139,9 +144,6 @@ def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
     return None if arrow is None else arrow.counts(unit)
 
 
-_LOOK = 0.01  # seconds between checks of a file's size, which take microseconds
-
-
 class RowReader:
     """Reads rows of token shards; batches have the widest dtype.
 
@@ -150,9 +152,12 @@ class RowReader:
     """
 
     def __init__(self, domains: Sequence[TokenRows]) -> None:
-        self._domains, self._length = [rows.shards for rows in domains], domains[0].length
+        self._domains = [rows.shards for rows in domains]
+        self._length = domains[0].length
         self.dtype = np.result_type(*(shards.dtype for shards in self._domains))
-        self._files = [(domain, k) for domain in self._domains for k in range(len(domain.shards))]
+        self._files: list[tuple[TokenShards, int]] = []
+        for shards in self._domains:
+            self._files.extend((shards, k) for k in range(len(shards.shards)))
         is_one_dtype = all(shards.dtype == self.dtype for shards in self._domains)
         self._is_mapped = is_one_dtype and len(self._files) <= MAX_MAPPINGS
         if self._is_mapped:
@@ -181,7 +186,8 @@ class RowReader:
         self._shifts = int_array(tokens) - self._begins[:-1]
         self._rows = _overlaid(base, self._begins[1:] + self._shifts, self.dtype, self._length)
         self._mapped = mapped  # kept alive with the rows
-        self._looked, self._until = set[int](), 0.0
+        self._checked = set[int]()  # files
+        self._checked_until = 0.0  # by the monotonic clock
 
     def _read_mapped(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[AnyArray]:
         place_NB = start_NB + self._firsts[domain_NB]
@@ -191,7 +197,7 @@ class RowReader:
         crossing = set(np.flatnonzero(is_across_NB.any(axis=1)).tolist())
         touched = set(np.flatnonzero(np.bincount(file_NB.ravel())).tolist())
         for n in range(len(start_NB)):
-            self._look(touched)
+            self._check_sizes(touched)
             if n not in crossing:
                 yield self._gather(start_NB[n])
                 continue
@@ -204,15 +210,16 @@ class RowReader:
                 rows[k] = self._domains[domain].read(start, start + self._length)
             yield rows
 
-    def _look(self, touched: set[int]) -> None:
+    def _check_sizes(self, touched: set[int]) -> None:
         """Check that the sizes of files are unchanged."""
         now = time.monotonic()
-        if now > self._until:
-            self._looked, self._until = set(), now + _LOOK
-        for file in touched - self._looked:
+        if now > self._checked_until:
+            self._checked = set()
+            self._checked_until = now + _CHECK_SECONDS
+        for file in touched - self._checked:
             shards, k = self._files[file]
-            shards.look(k)
-        self._looked |= touched
+            shards.check_size(k)
+        self._checked |= touched
 
     def _gather(self, start_B: IntArray) -> AnyArray:
         rows_B = self._rows[start_B]
@@ -228,7 +235,8 @@ class _Overlay:
 
 def _overlaid(base: int, ends_S: IntArray, dtype: DType, length: int) -> AnyArray:
     """Return overlapping rows of one length over an address range, one starting at each token."""
-    tokens, kind = int(ends_S.max(initial=0)), np.dtype((np.void, length * dtype.itemsize))
+    tokens = int(ends_S.max(initial=0))
+    kind = np.dtype((np.void, length * dtype.itemsize))
     if not tokens:
         return np.empty(0, kind)
     interface = {

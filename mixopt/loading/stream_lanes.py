@@ -16,7 +16,7 @@ import numpy as np
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading.documents import Tokenize, document_of, labels_of
 from mixopt.loading.packing import best_fit, packed_fields, row_samples
-from mixopt.loading.sources import check_is_one
+from mixopt.loading.sources import check_single_dataset
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray, PlainMapping, StateFields, one_line
 
@@ -82,7 +82,7 @@ class LanePlan:
 
 def shards_of(domain: str, source: Any) -> int:
     """Return the number of shards of a source."""
-    check_is_one(f"domain {domain!r}", source)
+    check_single_dataset(f"domain {domain!r}", source)
     if getattr(source, "_distributed", None) is not None:
         raise SamplerError(
             f"domain {domain!r}: its source was given to ranks by split_dataset_by_node; give"
