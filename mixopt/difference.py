@@ -32,9 +32,7 @@ UNITS = {
     "mixed_units": "losses - metrics",
     "noise": "deviations of noise",
 }
-# Factors from minimised to displayed values, for metrics where higher is better: they are minimised
-# with the opposite sign; shares of right answers are displayed in points.
-SHOWN = {"metric_units": -1.0, "metric_deviations": -1.0, "right_answers": -POINTS}
+HIGHER_UNITS = ("metric_units", "metric_deviations", "right_answers")  # higher is better
 
 
 def unit_text(unit: str) -> str:
@@ -44,27 +42,26 @@ def unit_text(unit: str) -> str:
 
 def value_text(value: float, unit: str) -> str:
     """Format a value of an objective in its unit (`value_unit`)."""
-    return loss_text(SHOWN.get(unit, 1.0) * value + 0.0, _digits(unit))  # never -0
+    return loss_text(shown_factor(unit) * value + 0.0, _digits(unit))  # never -0
 
 
 def size_text(size: float, unit: str) -> str:
     """Format an error or the noise of an objective."""
-    return loss_text(_factor(unit) * size, _digits(unit))
+    return loss_text(shown_factor(unit) * size, _digits(unit))
 
 
 def ends_text(low: float, high: float, unit: str) -> str:
-    """Format the ends of an interval of an objective, the lower end first."""
-    ends = (high, low) if unit in SHOWN else (low, high)
-    return " to ".join(value_text(end, unit) for end in ends)
+    """Format the ends of an interval of an objective."""
+    return f"{value_text(low, unit)} to {value_text(high, unit)}"
 
 
 def signed_text(difference: float, unit: str) -> str:
     """Format a difference with its sign."""
-    return difference_text(_factor(unit) * difference, _digits(unit))
+    return difference_text(shown_factor(unit) * difference, _digits(unit))
 
 
-def _factor(unit: str) -> float:
-    """Return the factor from stored to shown differences."""
+def shown_factor(unit: str) -> float:
+    """Return the factor from stored to shown values and differences."""
     return POINTS if unit == "right_answers" else 1.0
 
 

@@ -10,7 +10,9 @@ A hinge is the difference of a target from the average trial, plus the amount by
 other loss exceeds the average trial by more than its noise, in units of noise
 (mixopt.trials.readiness): soft guardrails that a large enough gain may cross.
 
-A metric where higher is better enters with the opposite sign. With `scale: spread` each loss is
+Losses are lower-better here and in every fit: metrics of which higher is better are negated where
+they come in from a table (`Objective.losses`), and turned back where values go out (`turned`,
+`turned_value`). With `scale: spread` each loss is
 divided by its standard deviation over the trials, since the spread of losses among mixtures depends
 on the domain and on the model size. Losses whose spread is below the noise of replicates
 (mixopt.trials.readiness) are left out on request.
@@ -23,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +36,17 @@ from mixopt.system import Array
 
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
+
+
+Value = TypeVar("Value", float, Array)
+
+
+class LossTable(Protocol):
+    """A table with losses by evaluation domain, in the objective's order."""
+
+    def losses(self, unit: Unit) -> Array:
+        """Return the losses in a unit, shape (N, M)."""
+
 
 MAX_NAMES = 8  # up to this many names are listed completely
 FEW = 4  # names listed of more
@@ -106,6 +119,8 @@ class Objective:
         >>> objective = Objective(("code", "prose"), "mean", {"code": 0.75, "prose": 0.25})
         >>> objective.value([[2.0, 4.0]])
         array([2.5])
+        >>> Objective(("exam",), "target", {"exam": 1.0}, higher=("exam",)).turned([[0.62]])
+        array([[-0.62]])
     """
 
     evaluation: tuple[str, ...]
@@ -163,7 +178,7 @@ class Objective:
         return replace(self, scale="spread", spreads=scales)
 
     def against(self, means: Mapping[str, float], noise: Mapping[str, float]) -> Objective:
-        """Return a hinge with means and noise of the losses, from the trials.
+        """Return a hinge with means and noise of the losses, from the trials, metrics negated.
 
         Raises:
             ConfigError: The noise of one of its losses is unknown, or 0.
@@ -234,14 +249,14 @@ class Objective:
         items = {name: count for name, count in self.items.items() if name in evaluation}
         return replace(self, evaluation=tuple(evaluation), higher=higher, items=items)
 
-    def item_errors(self, values_NM: ArrayLike) -> Array:
+    def item_errors(self, losses_NM: ArrayLike) -> Array:
         """Return the binomial standard deviation of each share of right answers; nan for losses.
 
         It is the deviation over draws of the questions. Runs that answer the same questions differ
         less, since the difficulty of a question is the same for all runs.
         """
         counts_M = np.array([self.items.get(name, np.nan) for name in self.evaluation])
-        shares_NM = np.asarray(values_NM, float)
+        shares_NM = self.turned(losses_NM)
         spread: Array = np.sqrt(np.maximum(shares_NM * (1.0 - shares_NM), 0.0) / counts_M)
         return spread
 
@@ -249,6 +264,18 @@ class Objective:
     def signs(self) -> Array:
         """1 for each loss and -1 for each metric where higher is better, shape (M,)."""
         return np.array([-1.0 if name in self.higher else 1.0 for name in self.evaluation])
+
+    def losses(self, trials: LossTable) -> Array:
+        """Return the losses of a table in its unit, metrics negated: lower is better for all."""
+        return self.turned(trials.losses(self.unit))
+
+    def turned(self, values_NM: ArrayLike) -> Array:
+        """Negate metrics of which higher is better: to enter a fit, or to come back from it."""
+        return np.asarray(values_NM, float) * self.signs
+
+    def turned_value(self, values: Value) -> Value:
+        """Negate values of the objective if higher is better, to show them or to come back."""
+        return -values if self.is_higher else values
 
     @property
     def is_higher(self) -> bool:
@@ -284,7 +311,6 @@ class Objective:
         weights_M = np.zeros(len(self.evaluation))
         for name, column in zip(self.weights, self.columns, strict=True):
             weights_M[column] = self.weights[name] / (self.spreads or {}).get(name, 1.0)
-        weights_M *= self.signs
         if self.kind == "worst":
             return np.diag(weights_M)[self.columns]
         if self.kind != "hinge":

@@ -25,9 +25,9 @@ UNIT = "bits_per_byte"
     ("unit", "value", "size", "ends", "gain", "words"),
     [
         ("bits_per_byte", "0.5043", "0.5043", "0.1000 to 0.2000", "+0.5043", "bits per byte"),
-        ("metric_units", "-0.5043", "0.5043", "-0.2000 to -0.1000", "+0.5043", "units of the m"),
-        ("metric_deviations", "-0.5043", "0.5043", "-0.2000 to -0.1000", "+0.5043", "standard d"),
-        ("right_answers", "-50.43", "50.43", "-20.00 to -10.00", "+50.43", "points"),
+        ("metric_units", "0.5043", "0.5043", "0.1000 to 0.2000", "+0.5043", "units of the m"),
+        ("metric_deviations", "0.5043", "0.5043", "0.1000 to 0.2000", "+0.5043", "standard d"),
+        ("right_answers", "50.43", "50.43", "10.00 to 20.00", "+50.43", "points"),
     ],
 )
 def test_metrics_are_shown_as_they_are_and_shares_of_right_answers_in_points(
@@ -38,7 +38,7 @@ def test_metrics_are_shown_as_they_are_and_shares_of_right_answers_in_points(
     assert ends_text(0.1, 0.2, unit) == ends
     assert signed_text(0.5043, unit) == gain
     assert unit_text(unit).startswith(words)
-    assert not value_text(0.0, unit).startswith("-")
+    assert not value_text(-0.0, unit).startswith("-")
 
 
 def test_a_difference_of_pairs_has_their_mean_student_s_interval_and_their_number():

@@ -30,13 +30,17 @@ def test_an_objective_over_its_measured_losses_alone_has_the_same_value():
     assert alone.value(LOSSES_NM[:, goal.columns]).tolist() == goal.value(LOSSES_NM).tolist()
 
 
-def test_where_higher_is_better_the_sign_is_turned():
-    losses_NM = np.array([[1.0, 0.5, 4.0], [3.0, 0.75, 2.0]])
+def test_metrics_are_negated_where_they_enter_and_turned_back_where_they_leave():
+    values_NM = np.array([[1.0, 0.5, 4.0], [3.0, 0.75, 2.0]])
     goal = objective(target="prose", direction={"prose": "higher"})
+    losses_NM = goal.turned(values_NM)
+    assert losses_NM.tolist() == [[1.0, -0.5, 4.0], [3.0, -0.75, 2.0]]
+    assert goal.turned(losses_NM).tolist() == values_NM.tolist()
     assert goal.value(losses_NM).tolist() == [-0.5, -0.75]
-    assert goal.pieces().tolist() == [[0.0, -1.0, 0.0]]
+    assert goal.turned_value(goal.value(losses_NM)).tolist() == [0.5, 0.75]
     both = objective(mean={"code": 1, "prose": 1}, direction={"prose": "higher"})
     assert both.value(losses_NM).tolist() == [0.25, 1.125]
+    assert both.turned_value(both.value(losses_NM)).tolist() == [0.25, 1.125]
 
 
 def test_with_spreads_no_loss_counts_for_more_than_another():
@@ -175,9 +179,10 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
 
 def test_a_hinge_is_its_target_until_another_is_worse_by_more_than_its_noise():
     goal = objective(hinge="law", direction={"prose": "higher"})
-    means = {"code": 2.0, "prose": 1.0, "law": 3.0}
+    means = {"code": 2.0, "prose": -1.0, "law": 3.0}
     hinge = goal.against(means, {"code": 0.5, "prose": 0.25, "law": 1.0})
-    losses_NM = np.array([[2.4, 0.8, 2.0], [3.0, 1.0, 2.0], [2.0, 0.25, 2.0], [2.0, 1.0, 5.0]])
+    values_NM = [[2.4, 0.8, 2.0], [3.0, 1.0, 2.0], [2.0, 0.25, 2.0], [2.0, 1.0, 5.0]]
+    losses_NM = goal.turned(values_NM)
     assert hinge.value(losses_NM).tolist() == [-1.0, 0.0, 1.0, 2.0]
     for one_M in losses_NM:
         there_N = hinge.value(losses_NM)

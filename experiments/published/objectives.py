@@ -37,8 +37,8 @@ def main() -> None:
         order = np.random.RandomState(split).permutation(len(table))
         known, unseen = some(table, order[: options.trials]), some(table, order[options.trials :])
         fit = known.fit(regressors=[options.regressor], direction=direction)
-        predicted_NM = fit.predict(unseen.weights()).losses_NM
-        seen_NM = unseen.with_targets(fit.targets).losses(fit.objective.unit)
+        predicted_NM = fit.predict_turned(unseen.weights()).losses_NM
+        seen_NM = fit.objective.losses(unseen.with_targets(fit.targets))
         now_N = fit.objective.value(seen_NM)
         for offer in readiness(fit).offers:
             predicted_N = offer.objective.value(predicted_NM)

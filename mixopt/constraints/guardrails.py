@@ -151,12 +151,13 @@ class Guardrails:
 
     @cached_property
     def fixed_G(self) -> Array:
-        """A checkpoint's losses, and floors; nan where the reference is predicted."""
+        """A checkpoint's losses, and floors, metrics negated; nan for predicted references."""
         fixed = [np.nan] * len(self._margins)
         if self.reference == BASE:
             base = self.base or {}
             fixed = [base[name] for name in self._margins]
-        return np.array([*fixed, *self._floors.values()])
+        values_G = np.array([*fixed, *self._floors.values()])
+        return np.asarray(self.signs_G * values_G)
 
     @cached_property
     def floors_G(self) -> BoolArray:
@@ -173,8 +174,7 @@ class Guardrails:
 
     def excess(self, losses_NM: Array, compared_G: Array) -> Array:
         """Return how far each loss exceeds its margin, shape (N, G); < 0 within the margin."""
-        worse_NG = (losses_NM[:, self.columns] - compared_G) * self.signs_G
-        return worse_NG - self.margins_G
+        return losses_NM[:, self.columns] - compared_G - self.margins_G
 
     def binding(self, excess_G: Array) -> list[str]:
         """Name the active guardrails: `loss of law <= that of natural + 0.01 (constraints...)`."""
@@ -230,7 +230,7 @@ class Guardrails:
         is_loss = self.signs_G[place] > 0
         sign = "<=" if is_loss else ">="
         if self.floors_G[place]:
-            return f"{name} {sign} {self.fixed_G[place]:g} ({FLOORS})"
+            return f"{name} {sign} {self._stated(place):g} ({FLOORS})"
         margin = self.margins_G[place]
         offset = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
         label = f"loss of {name}" if is_loss else name
@@ -256,8 +256,12 @@ class Guardrails:
         return f"{self.names[place]}: {up(float(self.margins_G[place] + excess))}"
 
     def _level(self, place: int, excess_G: Array) -> str:
-        return f"{self.fixed_G[place] + self.signs_G[place] * excess_G[place]:.4g}"
+        return f"{self._stated(place) + self.signs_G[place] * excess_G[place]:.4g}"
 
     def _limit(self, place: int) -> str:
         side = "at most" if self.signs_G[place] > 0 else "at least"
-        return f"{side} {self.fixed_G[place]:g}"
+        return f"{side} {self._stated(place):g}"
+
+    def _stated(self, place: int) -> float:
+        """Return a fixed value as the user states it."""
+        return float(self.signs_G[place] * self.fixed_G[place])

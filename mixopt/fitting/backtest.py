@@ -35,7 +35,7 @@ from mixopt.fitting.regressor import (
     predict_losses,
 )
 from mixopt.fitting.signal import LossReadiness
-from mixopt.objective import Objective, Unit
+from mixopt.objective import Objective
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import Trials, listed, loss_column, readiness_of, settled
 
@@ -153,10 +153,11 @@ class _Table:
 
     def __init__(self, trials: Trials, objective: Objective, seed: int) -> None:
         self.trials, self.seed = trials, seed
-        self.weights_ND, self.losses_NM = trials.weights(), trials.losses(objective.unit)
+        self.weights_ND = trials.weights()
+        self.losses_NM = objective.losses(trials)
         self.size_N: IntArray = TrialSizes.of(trials).group_N
         all_N = np.ones(len(trials), dtype=bool)
-        alike = self._learned(all_N, self.losses_NM - self._levels(all_N), objective.unit)
+        alike = self._learned(all_N, self.losses_NM - self._levels(all_N), objective)
         self.objective = replace(settled(objective, alike), leave_out=None)
         self.observed_NQ = with_objective(self.objective, self.losses_NM)
         observed_N = self.observed_NQ[:, 0]
@@ -208,11 +209,11 @@ class _Table:
         """Score every predictor on one split; `absent` collects why a peer is left out."""
         fitted_N, out_N = self.fitted(count, split), self.fold_N == split
         losses_NM = self.losses_NM - self._levels(fitted_N)
-        learned = self._learned(fitted_N, losses_NM, self.objective.unit)
+        learned = self._learned(fitted_N, losses_NM, self.objective)
         weights_KD, observed_KM = self.weights_ND[out_N], losses_NM[out_N]
         for name in names:
             fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
-            prediction = fit.predict(weights_KD)
+            prediction = fit.predict_turned(weights_KD)
             inside_KM = (prediction.low_NM <= observed_KM) & (observed_KM <= prediction.high_NM)
             halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
             width = float((halves_M / np.maximum(observed_KM.std(axis=0), 1e-12)).mean())
@@ -250,12 +251,12 @@ class _Table:
                 levels_NM[of_size_N] = self.losses_NM[reference_N].mean(axis=0)
         return levels_NM
 
-    def _learned(self, fitted_N: BoolArray, losses_NM: Array, unit: Unit) -> Trials:
-        """Return the fitted runs as trials of one size."""
+    def _learned(self, fitted_N: BoolArray, losses_NM: Array, objective: Objective) -> Trials:
+        """Return the fitted runs as trials of one size, with metrics as in the table."""
         targets = self.trials.targets
         columns = [
-            pl.Series(loss_column(name, unit), losses_N)
-            for name, losses_N in zip(targets, losses_NM.T, strict=True)
+            pl.Series(loss_column(name, objective.unit), values_N)
+            for name, values_N in zip(targets, objective.turned(losses_NM).T, strict=True)
         ]
         sizes = [pl.lit(None).alias(name) for name in ("parameters", "tokens")]
         table = self.trials.table.with_columns(*columns, *sizes).filter(pl.Series(fitted_N))

@@ -72,7 +72,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     shares = dict.fromkeys(targets, 1.0 / len(targets))
     higher = tuple(name for name in objective.higher if name in targets)
     mean = Objective(targets, "mean", shares, objective.unit, higher)
-    observed_NQ = with_objective(mean, test.with_targets(targets).losses(objective.unit))
+    observed_NQ = with_objective(mean, mean.losses(test.with_targets(targets)))
     trials_KQ, held_out_KQ = (
         with_objective(mean, values[:, ours])
         for values in (fit.data.losses_NM, fit.held_out_losses())
@@ -83,10 +83,10 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     is_other = _is_other_scale(predicted_NQ[:, 1:], observed_NQ[:, 1:])
     ranks = _control_ranks(fit, weights_ND, mean, trials_KQ, observed_NQ)
     seed, rows = fit.data.seed, []
-    for q, sign in enumerate(np.append(1.0, mean.signs)):
-        predicted_N, observed_N, trials_K = (
-            sign * values[:, q] for values in (predicted_NQ, observed_NQ, trials_KQ)
-        )
+    for q in range(1 + len(targets)):
+        predicted_N = predicted_NQ[:, q]
+        observed_N = observed_NQ[:, q]
+        trials_K = trials_KQ[:, q]
         spread = pooled_std(test.mixtures, observed_N)
         if spread is None and not is_other and not fit.is_carried:
             spread = pooled_std(fit.data.mixtures, trials_K)
@@ -95,10 +95,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
         rows.append(
             {
                 "spearman": spearman(predicted_N, observed_N),
-                **{
-                    name: spearman(sign * ranks_NQ[:, q], observed_N)
-                    for name, ranks_NQ in ranks.items()
-                },
+                **{name: spearman(ranks_NQ[:, q], observed_N) for name, ranks_NQ in ranks.items()},
                 "ceiling": None if spread is None else best_spearman(observed_N, spread, seed),
                 "rank": 1 + int((observed_N < observed_N[pick]).sum()),
                 "regret": float(observed_N[pick] - observed_N.min()),
@@ -128,11 +125,11 @@ def _predicted(
     fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
 ) -> tuple[Array, Array]:
     """Return predictions and half widths of their intervals, shape (N, Q) each."""
-    prediction = fit.predict(weights_ND)
+    prediction = fit.predict_turned(weights_ND)
     predicted_NQ = with_objective(mean, prediction.losses_NM[:, ours])
     half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
     if fit.is_carried:
-        overall = fit.predict(weights_ND, replace(mean, evaluation=fit.targets))
+        overall = fit.predict_turned(weights_ND, replace(mean, evaluation=fit.targets))
         predicted_NQ[:, 0] = overall.objective_N
         half_N = overall.objective_high_N - overall.objective_N
     halves_NM = (prediction.high_NM - prediction.losses_NM)[:, ours]

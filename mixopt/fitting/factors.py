@@ -97,7 +97,7 @@ def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tupl
     varied = np.flatnonzero(scale_M > 0)
     if len(varied) < MIN_METRICS or len(losses_NM) <= len(varied):
         return ()
-    turn_M = -objective.signs[varied] / scale_M[varied]
+    turn_M = -1.0 / scale_M[varied]  # above 0 is better
     mean_M = losses_NM[:, varied].mean(axis=0)
     scaled_NM, scaled_predicted_NM = (
         (values_NM[:, varied] - mean_M) * turn_M for values_NM in (losses_NM, predicted_NM)

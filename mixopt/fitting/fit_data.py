@@ -267,8 +267,8 @@ class FitData:
 
     @cached_property
     def losses_NM(self) -> Array:
-        """Losses in the objective's unit."""
-        return self.trials.losses(self.objective.unit)
+        """Losses in the objective's unit, lower better for all."""
+        return self.objective.losses(self.trials)
 
     @cached_property
     def mixtures(self) -> tuple[str, ...]:
@@ -312,9 +312,10 @@ class FitData:
         if not any(name in table.columns and table[name].count() for name in losses):
             raise TrialsError(f"carried: trials without any loss of these trials in {unit}")
         unknown = pl.lit(None, pl.Float64)
-        rows = table.select(
-            *columns, *(name if name in table.columns else unknown.alias(name) for name in losses)
-        )
+        signed = []
+        for name, sign in zip(losses, self.objective.signs.tolist(), strict=True):
+            signed.append(pl.col(name) * sign if name in table.columns else unknown.alias(name))
+        rows = table.select(*columns, *signed)
         return [list(row) for row in rows.iter_rows()]
 
     def rows(self, name: str, regressor: Predictor) -> Array:

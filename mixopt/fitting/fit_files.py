@@ -40,7 +40,7 @@ from mixopt.system import (
 )
 from mixopt.trials import Trials
 
-FORMAT = "mixopt-fit/5"
+FORMAT = "mixopt-fit/6"
 HINT = "fit again"
 REPORT, HELD_OUT, TRIALS = TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
 PILOTS, CARRIED = "pilots.parquet", "carried.parquet"

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.difference import shared_count, size_text, unit_text
-from mixopt.errors import RunError
+from mixopt.errors import ConfigError, RunError
 from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import read_fit, write_fit
 from mixopt.fitting.held_out import OBJECTIVE, thin_evidence
@@ -149,8 +149,8 @@ class Fit:
         plain, weights_KD = replace(self, pilots=None), self.pilots.weights()
         return Correction.of(
             weights_KD,
-            plain.predict(weights_KD).losses_NM,
-            self.pilots.losses(self.objective.unit),
+            plain.predict_turned(weights_KD).losses_NM,
+            self.objective.losses(self.pilots),
             spread_M=plain.known_losses_NM.std(axis=0),
             off_M=np.sqrt((self.held_out_errors() ** 2).mean(axis=0)),
         )
@@ -210,22 +210,22 @@ class Fit:
 
     @cached_property
     def known_losses_NM(self) -> Array:
-        """Losses of the trials, or their predictions at another size, shape (N, M)."""
+        """Losses of the trials, or their predictions at another size, lower better, (N, M)."""
         data = self.data
         return (
             predict_losses(self.regressor, data.weights_ND) if self.is_carried else data.losses_NM
         )
 
     def observed(self, objective: Objective) -> Array:
-        """Return an objective of the trials, corrected by the pilots, shape (N,)."""
-        losses_NM = self.trials.losses(objective.unit)
+        """Return an objective of the trials to minimise, corrected by the pilots, shape (N,)."""
+        losses_NM = objective.losses(self.trials)
         if self.correction is not None:
             losses_NM = self.correction.apply(losses_NM, self.data.weights_ND)
         return objective.value(losses_NM)
 
     def held_out_losses(self) -> Array:
-        """Predicted losses of held-out trials, shape (N, M)."""
-        return self._held_out("predicted")
+        """Predicted losses of held-out trials, lower better, shape (N, M)."""
+        return self.objective.turned(self._held_out("predicted"))
 
     def held_out_errors(self) -> Array:
         """Return observed minus predicted losses of held-out trials, shape (N, M)."""
@@ -282,7 +282,7 @@ class Fit:
         It is at most that of the predicted objective: a few trials at corners, with errors a
         thousand times those elsewhere, would make every gain as unsure as theirs.
         """
-        prediction = self.predict(mixture, objective)
+        prediction = self.predict_turned(mixture, objective)
         half = float(prediction.objective_high_N[0] - prediction.objective_N[0])
         if self.is_carried:
             return half
@@ -290,7 +290,7 @@ class Fit:
         return min(half, even * float(self.reach.stretch(mixture.array[None])[0]))
 
     def baseline(self, mixture: Mixture, objective: Objective) -> tuple[float, float]:
-        """Return the objective that gains are measured from, and the half width of its interval.
+        """Return the value to minimise that gains are measured from, and its interval's half width.
 
         It is the mean of the mixture's own trials. Without own trials it is the prediction, and
         also for the best trial, whose observed value was lucky.
@@ -303,7 +303,7 @@ class Fit:
         return self.value(mixture, objective), self.gain_half(mixture, objective)
 
     def value(self, mixture: Mixture, objective: Objective) -> float:
-        """Return the predicted objective, as `predict` does, without interval."""
+        """Return the predicted objective to minimise, without interval."""
         losses_1M = predict_losses(self.regressor, as_weights(mixture, self.domains))
         return float(self._held_back(objective.value(losses_1M), objective)[0])
 
@@ -342,17 +342,40 @@ class Fit:
         weights: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]],
         objective: Objective | None = None,
     ) -> Prediction:
-        """Predict losses and objective.
+        """Predict losses, metrics and objective.
 
         Args:
             weights: Mixtures: an array of shape (N, D), shares by domain, or a list of these.
             objective: The objective; None: the fit's own.
 
+        Returns:
+            Values as in the tables: of a metric, higher is better.
+
         Examples:
             >>> run.fit.predict({"code": 0.4, "prose": 0.6}).losses_NM.shape
             (1, 3)
         """
-        over, points_ND = objective or self.objective, as_weights(weights, self.domains)
+        over = objective or self.objective
+        return self.predict_turned(weights, over).turned(over)
+
+    def has_directions_of(self, objective: Objective) -> bool:
+        """Whether an objective has the directions in which metrics entered the fit."""
+        learned = [name for name in self.objective.higher if name in objective.evaluation]
+        return set(objective.higher) == set(learned)
+
+    def predict_turned(
+        self,
+        weights: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]],
+        objective: Objective | None = None,
+    ) -> Prediction:
+        """Predict losses and the objective as they are minimised: metrics are negated."""
+        over = objective or self.objective
+        if not self.has_directions_of(over):
+            raise ConfigError(
+                "objective: its directions are not those that the fit has learned, which are"
+                f" higher for {', '.join(self.objective.higher) or 'none'}; fit again"
+            )
+        points_ND = as_weights(weights, self.domains)
         means_NM, stds_NM = predict_with_std(self.regressor, points_ND)
         stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
@@ -363,8 +386,9 @@ class Fit:
         value_N = self._held_back(over.value(means_NM), over)
         half_N = stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM))
         if over.kind == "target":  # the loss that is the objective has the objective's values
-            means_NM, (column,) = means_NM.copy(), over.columns
-            means_NM[:, column], halves_NM[:, column] = over.signs[column] * value_N, half_N
+            means_NM = means_NM.copy()
+            means_NM[:, over.columns[0]] = value_N
+            halves_NM[:, over.columns[0]] = half_N
         return Prediction(
             losses_NM=means_NM,
             low_NM=means_NM - halves_NM,

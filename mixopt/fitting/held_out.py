@@ -127,8 +127,9 @@ def with_objective(objective: Objective, losses_NM: Array) -> Array:
 
 
 def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
-    """Return a table with a row for each predictor, target and trial."""
+    """Return a table with a row for each predictor, target and trial; metrics as in the trials."""
     names, trials = (OBJECTIVE, *data.trials.targets), data.trials.table["trial"].to_list()
+    observed_NQ = _as_shown(data.objective, data.observed_NQ)
     frames = []
     for predictor in predictors:
         stds_NM = np.zeros_like(data.losses_NM) if predictor.stds_NM is None else predictor.stds_NM
@@ -138,12 +139,18 @@ def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> p
             "target": [name for name in names for _ in trials],
             "trial": trials * len(names),
             "fold": np.tile(data.fold_N, len(names)),
-            "observed": data.observed_NQ.T.ravel(),
-            "predicted": predictor.predicted_NQ.T.ravel(),
+            "observed": observed_NQ.T.ravel(),
+            "predicted": _as_shown(data.objective, predictor.predicted_NQ).T.ravel(),
             "std": stds_NQ.T.ravel(),
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)
+
+
+def _as_shown(objective: Objective, values_NQ: Array) -> Array:
+    """Return the objective and the losses with metrics turned back."""
+    values_N = objective.turned_value(values_NQ[:, 0])
+    return np.column_stack([values_N, objective.turned(values_NQ[:, 1:])])
 
 
 def controls(
@@ -173,13 +180,12 @@ def controls(
     for column, target in enumerate(targets):
         if target in domains:
             shares_N = weights_ND[:, domains.index(target)]
-            ranks_NQ[:, 1 + column] = -objective.signs[column] * shares_N
+            ranks_NQ[:, 1 + column] = -shares_N
     if objective.kind == "target":
-        only = objective.columns[0]
-        ranks_NQ[:, 0] = objective.signs[only] * ranks_NQ[:, 1 + only]
+        ranks_NQ[:, 0] = ranks_NQ[:, 1 + objective.columns[0]]
     by_name = {
         "own_share": (share_NQ, ranks_NQ),
-        "from_uniform": (far_NQ, far_N1 * np.append(1.0, objective.signs)),
+        "from_uniform": (far_NQ, np.tile(far_N1, (1, far_NQ.shape[1]))),
         "nearest_trial": (near_NQ, near_NQ),
         "mean": (mean_NQ, None),
     }

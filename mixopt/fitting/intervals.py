@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting.held_out import OBJECTIVE
 from mixopt.mixture import Mixture, pairwise_total_variation
+from mixopt.objective import Objective
 from mixopt.system import Array, html_table, loss_text
 
 LEVEL = 0.9
@@ -161,6 +162,22 @@ class Prediction:
     objective_low_N: Array
     objective_high_N: Array
     targets: tuple[str, ...] = ()
+
+    def turned(self, objective: Objective) -> Prediction:
+        """Return the prediction with metrics of which higher is better negated."""
+        low_NM = objective.turned(self.low_NM)
+        high_NM = objective.turned(self.high_NM)
+        low_N = objective.turned_value(self.objective_low_N)
+        high_N = objective.turned_value(self.objective_high_N)
+        return Prediction(
+            losses_NM=objective.turned(self.losses_NM),
+            low_NM=np.minimum(low_NM, high_NM),
+            high_NM=np.maximum(low_NM, high_NM),
+            objective_N=objective.turned_value(self.objective_N),
+            objective_low_N=np.minimum(low_N, high_N),
+            objective_high_N=np.maximum(low_N, high_N),
+            targets=self.targets,
+        )
 
     @property
     def frame(self) -> pl.DataFrame:

@@ -40,7 +40,7 @@ def continuing_trials(
         table = Trials.from_results(known, ends, proxy="", targets=run.config.losses)
         table = usable_trials(run, table)
         objective = settled(stated_objective(run), table)
-        order = np.argsort(objective.value(table.losses(objective.unit)), kind="stable")
+        order = np.argsort(objective.value(objective.losses(table)), kind="stable")
         ranked = [name for name in table.table["trial"][order.tolist()] if name in rivals]
         names.update(ranked[: math.ceil(stop.keep * len(rivals))])
     return names

@@ -81,7 +81,7 @@ def _control(trials: Trials) -> Mixture:
 
 
 def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[str, Mixture]:
-    """Return the name and the mixture of the finished trial with the lowest observed objective.
+    """Return the name and the mixture of the finished trial with the best observed objective.
 
     Args:
         trials: The trials.
@@ -92,7 +92,7 @@ def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[st
         TrialsError: There are fewer different mixtures.
     """
     finished = trials.full_length
-    values_N = objective.value(finished.losses(objective.unit))
+    values_N = objective.value(objective.losses(finished))
     best: dict[str, int] = {}
     for row in np.argsort(values_N, kind="stable").tolist():
         best.setdefault(finished.mixtures[row], row)

@@ -124,7 +124,7 @@ def _untied_if_better(
     untied_mixture, tied_mixture = (
         _stable(fit.domains, result.weights_D) for result in (untied, tied)
     )
-    values_2 = fit.predict([untied_mixture, tied_mixture], objective).objective_N
+    values_2 = fit.predict_turned([untied_mixture, tied_mixture], objective).objective_N
     # Both are predicted by one fit, so their errors are correlated.
     half = fit.gain_half(untied_mixture, objective)
     gain = Difference.around(values_2[1] - values_2[0], half, objective.value_unit)
@@ -167,7 +167,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
         predicted_objective=Interval.around(value, high - value),
         gains=predicted_gains(fit, objective, mixture, compared),
         best_trial=request.best_trial[0],
-        best_observed=round(float(fit.observed(objective).min()), 6),
+        best_observed=round(float(objective.turned_value(fit.observed(objective).min())), 6),
         losses={
             name: Interval.around(loss, high - loss)
             for name, (loss, high) in zip(fit.targets, ends, strict=True)
@@ -371,8 +371,10 @@ def predict_mixture(
     guards = request.guards(request.objective)
     guarded = []
     if guards is not None:
-        compared_G = guards.compared(lambda weights_ND: fit.predict(weights_ND).losses_NM)
-        guarded = guards.refusals(guards.excess(fit.predict(mixture).losses_NM, compared_G)[0])
+        compared_G = guards.compared(lambda weights_ND: fit.predict_turned(weights_ND).losses_NM)
+        guarded = guards.refusals(
+            guards.excess(fit.predict_turned(mixture).losses_NM, compared_G)[0]
+        )
     forecast = replace(
         predicted_proposal(request, mixture),
         binding=tuple(limits.binding(mixture)),
@@ -391,9 +393,10 @@ def predicted_other_losses(
 
     The worst comes first.
     """
-    prediction = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
+    mixtures = [mixture.over(fit.domains), natural.over(fit.domains)]
+    prediction = fit.predict_turned(mixtures, objective)
     own_M, natural_M = prediction.losses_NM
-    better_M = objective.signs * (natural_M - own_M)
+    better_M = natural_M - own_M
     halves_M = np.hypot(*(prediction.high_NM - prediction.losses_NM))
     size = fit.predicted_size
     others = {}

@@ -7,7 +7,7 @@ recommended. Mixtures that break a limit, or significantly break a guardrail, ar
     weights: {<domain>: <share>, ...}
     recommended: {mixture, standing, why}
     natural: {<domain>: <share>, ...}
-    objective: {minimised, unit, tokens}
+    objective: {measure, better, unit, tokens}
     gains: {<mixture>: {mean, low, high, level, unit, pairs, tokens, parameters, verdict}}
     predicted_gains: {<mixture>: {...}}
     other_losses: {<evaluation domain>: {...}}
@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 
 from mixopt.constraints import BASE, FLOOR, Constraints, Guardrails
-from mixopt.difference import SHOWN, Difference, Verdict
+from mixopt.difference import HIGHER_UNITS, Difference, Verdict
 from mixopt.fitting import Fit
 from mixopt.mixture import largest_shares
 from mixopt.proposals.baselines import FullRun
@@ -111,7 +111,12 @@ class Recommendation(SealedMixture):
             **weights_content(self.mixture, self.phases),
             "recommended": {"mixture": self.chosen, "standing": self.standing, "why": self.why},
             "natural": dict(self.natural),
-            "objective": {"minimised": self.objective, "unit": self.unit, "tokens": self.tokens},
+            "objective": {
+                "measure": self.objective,
+                "better": self.better,
+                "unit": self.unit,
+                "tokens": self.tokens,
+            },
             "gains": differences_content(self.gains),
             "predicted_gains": differences_content(self.predicted_gains),
             "other_losses": differences_content(self.other_losses),
@@ -262,7 +267,7 @@ class Decision:
             return validation.baselines[0], "undecided", why
         if all(name in self._barred for name in validation.baselines):
             return leading, "undecided", "The constraints allow none of the baselines."
-        for name in sorted(validation.proposals, key=validation.mean):
+        for name in sorted(validation.proposals, key=validation.mean_to_minimise):
             gains = self._allowed_gains(name)
             if gains and not self._objections(name):
                 return name, _standing(gains), _praise(gains)
@@ -289,7 +294,7 @@ class Decision:
         if len(allowed) == 1:
             return f"{name} is the only baseline{'' if are_all else ' allowed'}."
         objective = self.validation.objective
-        rank = "best" if objective.value_unit in SHOWN else "lowest"
+        rank = "best" if objective.value_unit in HIGHER_UNITS else "lowest"
         value = "objective" if objective.higher else "loss"
         which = "" if are_all else " that are allowed"
         return f"{name} has the {rank} validated {value} of the baselines{which}."
@@ -333,20 +338,24 @@ class Decision:
 
     def _passed_over(self, chosen: str) -> list[str]:
         """Return a note on baselines that were better in the mean but are not allowed."""
-        mean = self.validation.mean(chosen)
+        mean = self.validation.mean_to_minimise(chosen)
         return [
             f"{named(name)} has a better mean and is not recommended: it {lines[0]}"
             for name, lines in self._barred.items()
-            if name != chosen and not is_proposal(name) and self.validation.mean(name) < mean
+            if name != chosen
+            and not is_proposal(name)
+            and self.validation.mean_to_minimise(name) < mean
         ]
 
     def _shared_mean(self, name: str, names: Sequence[str]) -> float:
-        """Return the mean of a mixture over the seeds common to several."""
+        """Return the mean to minimise of a mixture over the seeds common to several."""
         values = [self.validation.values(other) for other in names]
         shared = set.intersection(*(set(by_seed) for by_seed in values))
         losses = self.validation.values(name)
         compared = [losses[seed] for seed in shared] or list(losses.values())
-        return float(np.mean(compared)) if compared else float("inf")
+        if not compared:
+            return float("inf")
+        return self.validation.objective.turned_value(float(np.mean(compared)))
 
     def _gains(self, chosen: str) -> dict[str, Difference]:
         """Return how much better a mixture is than every other one with enough seeds."""

@@ -31,7 +31,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import yaml
 
-from mixopt.difference import UNITS, Difference, ends_text, size_text, unit_text, value_text
+from mixopt.difference import (
+    HIGHER_UNITS,
+    UNITS,
+    Difference,
+    ends_text,
+    size_text,
+    unit_text,
+    value_text,
+)
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
 from mixopt.objective import grouped_names
@@ -57,8 +65,8 @@ EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
 # recommendation.yaml. Numbers are predictions for trials like those that were
-# fitted; low and high bound 90% of the errors on held-out mixtures. An objective of which
-# higher is better has its sign turned.
+# fitted; low and high bound 90% of the errors on held-out mixtures. gains: how much better it is
+# predicted to be than other mixtures; above 0 it is better.
 """
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 
@@ -237,6 +245,11 @@ class SealedMixture(ABC):
     region: Region | None = None
     phases: Phases | None = None
 
+    @property
+    def better(self) -> str:
+        """Direction of the objective: `higher` or `lower`."""
+        return "higher" if self.unit in HIGHER_UNITS else "lower"
+
     def to_file(self, path: str | Path) -> None:
         """Write it as YAML that `from_file` and `Mixture.from_file` read."""
         content = sealed(self.to_json())
@@ -267,7 +280,7 @@ class SealedMixture(ABC):
         return cls(
             mixture=mixture,
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
-            objective=objective.text("minimised"),
+            objective=objective.text("measure"),
             unit=objective.one_of("unit", UNITS),
             epochs=None
             if epochs is None
@@ -298,8 +311,7 @@ class Proposal(SealedMixture):
         natural: Each domain's share of the available tokens.
         objective: The objective, in words.
         unit: Unit of the objective, one of `mixopt.objective.UNITS`.
-        predicted_objective: Predicted objective of the proposal; lower is better (metrics of which
-            higher is better are negated).
+        predicted_objective: Predicted objective of the proposal.
         gains: How much better it is predicted to be than `natural`, `uniform` and `best_trial`.
         best_trial: Name of the trial with the best observed objective.
         best_observed: Its observed objective.
@@ -348,7 +360,7 @@ class Proposal(SealedMixture):
         return {
             **weights_content(self.mixture, self.phases),
             "natural": dict(self.natural),
-            "objective": {"minimised": self.objective, **value},
+            "objective": {"measure": self.objective, "better": self.better, **value},
             "gains": differences_content(self.gains),
             "best_trial": {"trial": self.best_trial, "observed": self.best_observed},
             "losses": plain(self.losses),
@@ -427,14 +439,13 @@ def _support(fit: Fit, subject: str) -> Iterator[str]:
 
 def _against_others(proposal: Proposal) -> Iterator[str]:
     """Yield warnings about mixtures that the proposal may not beat."""
-    value, observed = proposal.predicted_objective.value, proposal.best_observed
-    if value >= observed:
-        predicted_text, observed_text = (
-            value_text(number, proposal.unit) for number in (value, observed)
-        )
+    value = proposal.predicted_objective.value
+    observed = proposal.best_observed
+    if not (value > observed if proposal.better == "higher" else value < observed):
         yield (
-            f"the proposal (predicted {predicted_text}) is not predicted to beat the best trial"
-            f" ({proposal.best_trial}, observed {observed_text})"
+            f"the proposal (predicted {value_text(value, proposal.unit)}) is not predicted to beat"
+            f" the best trial ({proposal.best_trial}, observed"
+            f" {value_text(observed, proposal.unit)})"
         )
     unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
     if unsure:

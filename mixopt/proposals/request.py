@@ -15,6 +15,7 @@ import numpy as np
 
 from mixopt.config import (
     ConstraintsConfig,
+    FitConfig,
     ObjectiveConfig,
     ProposeConfig,
     read_constraints,
@@ -23,7 +24,7 @@ from mixopt.config import (
 )
 from mixopt.constraints import Constraints, Guardrails
 from mixopt.errors import ConfigError
-from mixopt.fitting import ObjectiveLike, noise_of, objective_over
+from mixopt.fitting import ObjectiveLike, fit_trials, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
 from mixopt.objective import Direction, Objective
 from mixopt.proposals.baselines import best_trial
@@ -143,7 +144,11 @@ class ProposalRequest:
         return request.aimed_at(target)
 
     def aimed_at(self, target: ObjectiveLike | None) -> Self:
-        """Return the request for another target, with unit and directions of the fit."""
+        """Return the request for another target, with the unit of the fit.
+
+        A fit learns in which direction each metric is better: for a target that states other
+        directions than the fit's, the regressor is fitted again.
+        """
         if target is None:
             return self
         current = self.fit.objective
@@ -152,7 +157,10 @@ class ProposalRequest:
             target = target.model_copy(update={"direction": {**(higher or {}), **target.direction}})
             higher = None
         objective = objective_over(self.fit.targets, target, unit=current.unit, direction=higher)
-        return replace(self, goal=settled(objective, self.fit.trials))
+        goal = settled(objective, self.fit.trials)
+        if self.fit.has_directions_of(goal):
+            return replace(self, goal=goal)
+        return replace(self, fit=_fitted_again(self.fit, goal), goal=goal)
 
     @property
     def objective(self) -> Objective:
@@ -194,6 +202,21 @@ class ProposalRequest:
         if rails is None or not self._guarded:
             return None
         return rails.on(objective, self.compared[rails.mixture].array)
+
+
+def _fitted_again(fit: Fit, goal: Objective) -> Fit:
+    """Fit the regressor of a fit to an objective with other directions."""
+    data = fit.data
+    again = fit_trials(
+        data.trials,
+        FitConfig(regressors=[fit.name], folds=data.folds),
+        goal,
+        data.seed,
+        size=fit.size,
+        repetition=data.repetition,
+        carried=data.carried,
+    )
+    return replace(again, pilots=fit.pilots, inventory=fit.inventory)
 
 
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:

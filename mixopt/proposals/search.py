@@ -73,7 +73,7 @@ class Problem:
         """Build the search of a request."""
         fit, needed, rails = request.fit, request.needed_columns, request.constraints.guardrails
         finished = (request.trials or fit.trials).finished
-        values_N = request.objective.value(finished.losses(request.objective.unit))
+        values_N = request.objective.value(request.objective.losses(finished))
         over = request.objective.over([fit.targets[column] for column in needed])
         return cls(
             select_targets(fit.regressor, needed),
@@ -346,10 +346,10 @@ def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
     """Return by how much guardrails are kept beyond `room`, and the gradient."""
     guards, domains = problem.guards, len(problem.natural_D)
     assert guards is not None
-    columns, signs_G1 = guards.columns, guards.signs_G[:, None]
+    columns = guards.columns
     return DifferentiableFunction(
         lambda x: -problem.excess(x[None, :domains])[0] - room,
-        lambda x: -signs_G1 * problem.slopes(x[:domains])[columns],
+        lambda x: -problem.slopes(x[:domains])[columns],
     )
 
 

@@ -135,8 +135,8 @@ class Validation:
 
     @cached_property
     def leading(self) -> str:
-        """The proposal with the lowest mean objective; the first one if none finished."""
-        means = {name: self.mean(name) for name in self.proposals}
+        """The proposal with the best mean objective; the first one if none finished."""
+        means = {name: self.mean_to_minimise(name) for name in self.proposals}
         finished = [name for name, mean in means.items() if np.isfinite(mean)]
         return min(finished, key=lambda name: means[name]) if finished else PROPOSAL
 
@@ -236,12 +236,17 @@ class Validation:
 
     def _sign(self, target: str | None) -> float:
         """Return 1 if a higher value is better, else -1."""
-        return 1.0 if target in self.objective.higher else -1.0
+        is_higher = self.objective.is_higher if target is None else target in self.objective.higher
+        return 1.0 if is_higher else -1.0
 
     def mean(self, mixture: str, target: str | None = None) -> float:
-        """Return the mean over seeds of a mixture's loss; NaN if none finished."""
+        """Return the mean over seeds of a mixture's loss or metric; NaN if none finished."""
         values = list(self.values(mixture, target).values())
         return float(np.mean(values)) if values else float("nan")
+
+    def mean_to_minimise(self, mixture: str) -> float:
+        """Return the mean of the objective, negated if higher is better."""
+        return -self._sign(None) * self.mean(mixture)
 
     @property
     def means_note(self) -> str:
@@ -299,11 +304,14 @@ class Validation:
 
     @cached_property
     def _values(self) -> dict[str | None, dict[str, dict[int, float]]]:
-        """Losses by target (None: the objective), mixture and seed."""
+        """Losses and metrics by target (None: the objective), mixture and seed."""
         finished = self.trials.finished
-        losses_NM = finished.losses(self.objective.unit)
-        by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
-        by_target |= dict(zip(self.trials.targets, losses_NM.T, strict=True))
+        objective = self.objective
+        losses_NM = objective.losses(finished)
+        by_target: dict[str | None, Array] = {
+            None: objective.turned_value(objective.value(losses_NM))
+        }
+        by_target |= dict(zip(self.trials.targets, objective.turned(losses_NM).T, strict=True))
         values: dict[str | None, dict[str, dict[int, float]]] = {target: {} for target in by_target}
         for row, (trial, seed) in enumerate(zip(*finished.table[["trial", "seed"]], strict=True)):
             for target, values_N in by_target.items():
@@ -336,7 +344,9 @@ class Validation:
                     **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
                 }
             )
-        return pl.DataFrame(rows, infer_schema_length=None).sort("objective", nulls_last=True)
+        table = pl.DataFrame(rows, infer_schema_length=None)
+        is_higher = self.objective.is_higher
+        return table.sort("objective", descending=is_higher, nulls_last=True)
 
     def __repr__(self) -> str:
         """Return a summary: the mixtures, and the leading proposal's verdicts."""

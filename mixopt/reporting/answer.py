@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from mixopt.difference import SHOWN, UNITS, Difference
+from mixopt.difference import HIGHER_UNITS, UNITS, Difference
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture, Phases
@@ -144,7 +144,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         "answer.html",
         answer=answer,
         tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
-        does="Maximises" if unit in SHOWN else "Minimises",
+        does="Maximises" if unit in HIGHER_UNITS else "Minimises",
         objective=run.objective.describe(),
         epochs_of=f" (epochs in {short_count(tokens)})" if tokens and answer.epochs else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],

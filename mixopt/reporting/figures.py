@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from mixopt.config import TASK
-from mixopt.difference import SHOWN, UNITS, unit_text, value_text
+from mixopt.difference import UNITS, shown_factor, unit_text, value_text
 from mixopt.errors import ConfigError
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.mixture import Mixture, branch_shares
@@ -250,7 +250,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     margin = 0.04 * max(float(np.ptp(values)), 1e-9)
     ends = np.array([values.min() - margin, values.max() + margin])
     if ceiling is not None:
-        half = NINETY * abs(factor) * ceiling["rmse"]
+        half = NINETY * factor * ceiling["rmse"]
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
         axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
     axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
@@ -277,8 +277,11 @@ def plot_responses(
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure, axes_RC = new_figure(0.5 + 1.65 * rows, columns, rows)
-    weights_ND, losses_NM = fit.trials.weights(), fit.known_losses_NM
-    values_N = fit.objective.value(losses_NM) if column is None else losses_NM[:, column]
+    weights_ND = fit.trials.weights()
+    if column is None:
+        values_N = fit.objective.turned_value(fit.objective.value(fit.known_losses_NM))
+    else:
+        values_N = fit.objective.turned(fit.known_losses_NM)[:, column]
     observed_N = factor * values_N
     for place, axes in enumerate(axes_RC.flat):
         if place >= len(names):
@@ -312,7 +315,7 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
         chosen: The mixture whose gains are shown; None: the leading proposal.
     """
     value_unit, chosen = validation.objective.value_unit, chosen or validation.leading
-    unit, factor = unit_text(value_unit), SHOWN.get(value_unit, 1.0)
+    unit, factor = unit_text(value_unit), shown_factor(value_unit)
     names = validation.mixtures
     figure, axes_RC = new_figure(1.1 + 0.42 * max(len(names), 3), 2, width_ratios=[1.15, 1])
     left, right = axes_RC[0]
@@ -321,7 +324,7 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
         _runs(left, place, np.array(list(validation.values(name).values())), look, value_unit)
         gain = None if name == chosen else validation.compare(name, of=chosen)
         if gain is not None:
-            low, mean, high = (abs(factor) * n for n in (gain.low, gain.mean, gain.high))
+            low, mean, high = (factor * end for end in (gain.low, gain.mean, gain.high))
             right.plot([low, high], [place, place], color=look.colour, linewidth=2.2)
             right.plot([mean], [place], marker=look.marker, markersize=7, color=look.colour)
     right.axvline(0, color=INK, linewidth=1.1)
@@ -370,7 +373,7 @@ def _shown(fit: Fit, target: str | None) -> tuple[str, float, int | None]:
     objective = fit.objective
     if target is None:
         unit = objective.value_unit
-        return f"objective, {unit_text(unit)}", SHOWN.get(unit, 1.0), None
+        return f"objective, {unit_text(unit)}", shown_factor(unit), None
     check_known([target], fit.targets, "evaluation domain")
     column, is_higher = fit.targets.index(target), target in objective.higher
     if target in objective.items:
@@ -389,7 +392,7 @@ def _ends(predicted: Any, column: int | None) -> Array:
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:
     """Draw a row with a dot for each seed and a mark for the mean."""
-    values_S = SHOWN.get(unit, 1.0) * runs_S
+    values_S = shown_factor(unit) * runs_S
     places_S = np.full(len(runs_S), place)
     dots(axes, values_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
     if len(runs_S):

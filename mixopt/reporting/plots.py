@@ -55,7 +55,7 @@ class FitPlots(_Figures):
     @property
     def _answer(self) -> At:
         weights_ND = self._fit.trials.weights()
-        best = int(np.argmin(self._fit.predict(weights_ND).objective_N))
+        best = int(np.argmin(self._fit.predict_turned(weights_ND).objective_N))
         return Mixture.from_array(self._fit.domains, weights_ND[best])
 
 

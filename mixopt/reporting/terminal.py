@@ -6,7 +6,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mixopt.config import best_place
-from mixopt.difference import SHOWN, UNITS, Difference, ends_text, size_text, unit_text, value_text
+from mixopt.difference import (
+    HIGHER_UNITS,
+    UNITS,
+    Difference,
+    ends_text,
+    size_text,
+    unit_text,
+    value_text,
+)
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, Phases, branch_shares
 from mixopt.proposals import (
@@ -131,7 +139,7 @@ def recommendation_text(run: Run) -> str:
 def gain_table(recommendation: Recommendation, validation: Validation) -> Table:
     """Return the table of the recommended mixture, then of its gain over each other one."""
     chosen, unit = recommendation.chosen, recommendation.unit
-    names, value = [chosen, *recommendation.gains], "metric" if unit in SHOWN else "loss"
+    names, value = [chosen, *recommendation.gains], "metric" if unit in HIGHER_UNITS else "loss"
     mean = value_text(validation.mean(chosen), unit)
     rows: list[tuple[str, ...]] = [(named(chosen, names), mean, "", "", "", "")]
     for name, gain in in_order(recommendation.gains).items():

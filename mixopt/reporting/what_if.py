@@ -20,7 +20,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mixopt.constraints import Radius
-from mixopt.difference import SHOWN, unit_text
+from mixopt.difference import shown_factor, unit_text
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
 from mixopt.mixture import Mixture
@@ -169,7 +169,6 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
         "fixed": [None if np.isnan(fixed) else fixed for fixed in guards.fixed_G.tolist()],
         "floors": guards.floors_G.tolist(),
         "targets": list(guards.columns),
-        "signs": guards.signs_G,
         "margins": guards.margins_G,
     }
 
@@ -186,10 +185,10 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                 f" use auto or one of its members (kind {kind!r}; known: {', '.join(KINDS)})"
             )
     calibrations, value = fit.calibrations, fit.objective_calibration(objective)
-    agrees = None  # the loss that equals the objective, and its sign (`Fit.predict`)
+    agrees = None  # column of the loss that equals the objective (`Fit.predict`)
     if objective.kind == "target":
-        column = objective.columns[0]
-        agrees = {"column": column, "sign": float(objective.signs[column])}
+        agrees = objective.columns[0]
+    value_sign = -1.0 if objective.is_higher else 1.0
     return {
         "law": {
             "model": model,
@@ -213,7 +212,8 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
         "objective": {
             "description": objective.describe(),
             "unit": unit_text(objective.value_unit),
-            "factor": SHOWN.get(objective.value_unit, 1.0),  # from stored to shown values
+            # From minimised to shown values.
+            "factor": value_sign * shown_factor(objective.value_unit),
             "signs": objective.signs,
             "shares": [fit.targets.index(name) for name in fit.objective.items],
             "pieces": objective.pieces().tolist(),

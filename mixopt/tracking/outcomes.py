@@ -162,8 +162,9 @@ def run_outcome(run: Run) -> dict[str, float]:
 
 def _sweep_outcome(run: Run) -> dict[str, float]:
     """Return the best objective of a trial, the hours spent, and the effects of anneals."""
-    losses_NM = run.trials.full_length.losses(run.objective.unit)
-    values = {"outcome/best_trial": run.objective.value(losses_NM).min()}
+    objective = run.objective
+    best = float(objective.value(objective.losses(run.trials.full_length)).min())
+    values = {"outcome/best_trial": objective.turned_value(best)}
     attempts: list[AttemptRecord] = []
     for step in STEPS:
         if step.trains:

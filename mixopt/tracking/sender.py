@@ -60,7 +60,8 @@ from mixopt.trials import Losses, TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 EXPERIMENT_NOTE = (
-    "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
+    "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better,"
+    " of accuracies higher."
 )
 MAX_VALUE = 500  # characters of a parameter, since MLflow 2.0
 MAX_TAG = 5000  # characters of a tag
@@ -388,7 +389,8 @@ def _objective_value(losses: Losses, content: dict[str, Any]) -> float:
     measured = objective.over(objective.measured)
     by_name = getattr(losses, measured.unit) | losses.tasks
     row = [by_name.get(name, math.nan) for name in measured.evaluation]
-    return float(measured.value([row])[0])
+    value = float(measured.value(measured.turned([row]))[0])
+    return measured.turned_value(value)
 
 
 def _now() -> int:

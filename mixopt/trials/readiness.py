@@ -140,7 +140,7 @@ def settled(objective: Objective, trials: Trials) -> Objective:
     if objective.scale == "none" and objective.kind != "hinge":
         return objective
     finished = trials.finished
-    losses_NM = finished.losses(objective.unit)
+    losses_NM = objective.losses(finished)
     if objective.kind == "hinge":
         means = dict(zip(trials.targets, losses_NM.mean(axis=0).tolist(), strict=True))
         return objective.against(means, noise_of_trials(finished, objective, losses_NM).by_name)

@@ -347,8 +347,10 @@ class Trials:
         resolved = settled(fitting.objective_over(finished.targets, objective, unit=unit), finished)
         names = [WEIGHT + name for name in self.domains]
         names += [loss_column(name, unit) for name in self.targets]
-        values = pl.Series("objective", resolved.value(finished.losses(unit)))
-        return finished.table.select("trial", "role", "status", values, *names).sort("objective")
+        values_N = resolved.turned_value(resolved.value(resolved.losses(finished)))
+        values = pl.Series("objective", values_N)
+        table = finished.table.select("trial", "role", "status", values, *names)
+        return table.sort("objective", descending=resolved.is_higher)
 
     @property
     def plot(self) -> TrialPlots:

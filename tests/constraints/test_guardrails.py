@@ -27,8 +27,8 @@ def within(margin=None, reference="uniform", base=None, **targets) -> Guardrails
 
 
 def excess(found, *losses):
-    compared_G = found.compared(lambda w: np.array([[1.0, 1.0, 0.7]]))
-    return found.excess(np.array([losses]), compared_G)[0]
+    compared_G = found.compared(lambda w: OBJECTIVE.turned([[1.0, 1.0, 0.7]]))
+    return found.excess(OBJECTIVE.turned([losses]), compared_G)[0]
 
 
 def test_worse_is_above_a_reference_or_a_floor_for_a_loss_and_below_it_for_a_score():

@@ -1,12 +1,15 @@
 """A fit against runs that it has not seen; the losses here are synthetic, of a known law."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from made_fit import table
 
 from mixopt import load_fit
-from mixopt.errors import TrialsError
+from mixopt.config import ObjectiveConfig
+from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, spearman
 from mixopt.fitting.held_out import rmse
 from mixopt.mixture import total_variation
@@ -117,10 +120,10 @@ def test_a_metric_is_maximised_and_controls_know_the_direction():
     # No loss measures books, which keeps half of its natural third.
     assert proposal.mixture["code"] == pytest.approx(1 - 0.5 / 3)
     assert proposal.best_trial == trials.table["trial"][int(trials.losses()[:, 1].argmax())]
-    assert proposal.best_observed == pytest.approx(-trials.losses()[:, 1].max(), abs=1e-6)
+    assert proposal.best_observed == pytest.approx(trials.losses()[:, 1].max(), abs=1e-6)
     assert proposal.gains["uniform"].mean > 0
     assert proposal.objective == "code (higher is better)"
-    assert proposal.losses["code"].value == pytest.approx(-proposal.predicted_objective.value)
+    assert proposal.losses["code"].value == pytest.approx(proposal.predicted_objective.value)
     unseen = as_accuracy(UNSEEN)
     row = fit.evaluate(unseen)["targets"]["code"]
     pick = fit.predict(unseen.weights()).losses_NM[:, 1].argmax()
@@ -128,6 +131,32 @@ def test_a_metric_is_maximised_and_controls_know_the_direction():
     assert row["regret"] == pytest.approx(metric_N.max() - metric_N[pick])
     assert row["own_share"] > 0.9
     assert row["spearman"] > 0.9
+
+
+def test_a_metric_goes_in_and_comes_out_as_in_the_table():
+    trials = as_accuracy(runs(60, 0))
+    fit = trials.fit(regressors="linear", objective="code", direction={"code": "higher"})
+    plain = fit.predict(UNSEEN.weights())
+    turned = fit.predict_turned(UNSEEN.weights())
+    assert plain.losses_NM[:, 1].tolist() == (-turned.losses_NM[:, 1]).tolist()
+    assert plain.losses_NM[:, 0].tolist() == turned.losses_NM[:, 0].tolist()
+    assert (plain.low_NM < plain.high_NM).all()
+    assert plain.objective_N.tolist() == plain.losses_NM[:, 1].tolist()
+    held = fit.held_out.filter(predictor="linear", target="code")["observed"]
+    assert held.to_numpy() == pytest.approx(fit.trials.losses()[:, 1])
+    best = trials.frame(fit.objective)["objective"]
+    assert best[0] == best.max() == trials.losses()[:, 1].max()
+
+
+def test_a_target_of_another_direction_is_fitted_again_and_a_prediction_of_it_refused():
+    trials = as_accuracy(runs(60, 0))
+    fit = trials.fit(regressors="linear")
+    goal = ObjectiveConfig(target="code", direction={"code": "higher"}, unit=fit.objective.unit)
+    direct = trials.fit(regressors="linear", objective=goal).propose()
+    assert fit.propose(target=goal).mixture == direct.mixture
+    objective = fit.objective.of("target", {"code": 1.0})
+    with pytest.raises(ConfigError, match="its directions are not those that the fit has learned"):
+        fit.predict(UNSEEN.weights(), replace(objective, higher=("code",)))
 
 
 def test_a_scaled_objective_keeps_its_spreads_with_the_fit(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fit import fitted, table
+from made_fit import fitted, table, with_objective
 from made_proposal import made_proposal
 from made_validation import DOMAINS, MIXTURES, OBJECTIVE, TARGETS, made_validation
 
@@ -29,9 +29,9 @@ TRIALS = table(np.hstack([1 - SHARE_N1, SHARE_N1]), LOSSES_NM, DOMAINS, TARGETS,
 FIT = fitted("linear", trials=TRIALS, folds=3, goal=OBJECTIVE)
 
 
-def recommended(validation, proposals=(), **limits):
+def recommended(validation, proposals=(), fit=FIT, **limits):
     allowed = Constraints.from_config(ConstraintsConfig(**limits), SIZES)
-    decision = Decision(validation, dict(proposals), FIT, allowed, FullRun(SIZES), 10)
+    decision = Decision(validation, dict(proposals), fit, allowed, FullRun(SIZES), 10)
     return decision.recommend()
 
 
@@ -205,8 +205,11 @@ def test_runs_of_a_proposal_join_the_trials_at_the_trials_length():
 
 def test_the_objective_of_a_decision_may_be_better_higher():
     validation = made_validation({"proposal": [3.0, 3.1, 3.2], "natural": [2.0, 2.1, 2.2]})
-    validation = replace(validation, objective=replace(OBJECTIVE, higher=("help",)))
-    found = recommended(validation)
+    higher = replace(OBJECTIVE, higher=("help",))
+    validation = replace(validation, objective=higher)
+    found = recommended(validation, fit=with_objective(FIT, higher))
     assert found.chosen == "proposal"
+    assert (found.better, validation.mean("proposal")) == ("higher", pytest.approx(3.1))
+    assert found.predicted_gains["natural"].mean == pytest.approx(-0.5, abs=1e-6)
     assert found.gains["natural"].mean == pytest.approx(1.0)
     assert (found.unit, found.objective) == ("metric_units", "help (higher is better)")

@@ -131,7 +131,7 @@ def test_right_answers_are_predicted_and_observed_in_points():
     assert f"held-out folds {100 * rmse:.2f} (" in turned.summary()
     _, middle_K = line(axes, "predicted")
     weights_KD = along_domain(AT.array, 0, line(axes, "predicted")[0])
-    np.testing.assert_allclose(middle_K, -100 * turned.predict(weights_KD).objective_N)
+    np.testing.assert_allclose(middle_K, 100 * turned.predict(weights_KD).objective_N)
 
 
 def colours(validation, chosen):

@@ -330,6 +330,6 @@ def test_an_objective_of_accuracy_is_shown_in_points_in_terminal_and_page(second
     said = words(recommendation_text(second))
     assert "over metric validated gain" in said
     assert "help, points +10.00 \N{MINUS SIGN}10.00 to +20.00" in said
-    proposal = made_proposal(unit="right_answers", predicted_objective=Interval(-0.5, -0.52, -0.48))
+    proposal = made_proposal(unit="right_answers", predicted_objective=Interval(0.5, 0.48, 0.52))
     assert "predicted: 50.00 points, 90% interval 48.00 to 52.00" in proposal_text(proposal)
     assert repr(proposal).endswith("predicted 50.00 (48.00 to 52.00) points)")

@@ -70,8 +70,7 @@ def test_the_data_is_that_of_the_run(run):
     assert limits["max_epochs"] == [4] * 2
     assert limits["inventory"].tolist() == [run.inventory[name] for name in domains]
     assert limits["high"].tolist() == [0.8, 1.0]
-    agrees = {"column": data["targets"].index("help"), "sign": 1.0}
-    assert data["law"]["intervals"]["agrees"] == agrees
+    assert data["law"]["intervals"]["agrees"] == data["targets"].index("help")
     assert data["trials"]["names"] == run.fit.trials.table["trial"].to_list()
     assert np.array_equal(data["trials"]["weights"], run.fit.data.weights_ND)
 

@@ -57,4 +57,7 @@ def fitted(*regressors, trials=None, folds=5, goal=None):
 
 
 def with_objective(fit, objective):
-    return replace(fit, data=replace(fit.data, objective=objective))
+    """Return the fit with another objective; one of other directions is learned anew."""
+    data = replace(fit.data, objective=objective)
+    learned = fit.fitted if fit.has_directions_of(objective) else data.fitted(fit.name)
+    return replace(fit, data=data, fitted=learned)

@@ -44,7 +44,8 @@ function makeLaw(data) {
   // The questions of shares of right answers count at the share that is predicted.
   const byItems = (std, share, m) => Math.sqrt(Math.max(std ** 2 - typical[m], 0)
     + Math.max(share * (1 - share), 0) / items[m]);
-  const stds = rememberLast((w) => law.stds(w).map((std, m) => typical[m] > 0 ? byItems(std, means(w)[m], m) : std));
+  // Shares are negated in the law, as all metrics of which higher is better.
+  const stds = rememberLast((w) => law.stds(w).map((std, m) => typical[m] > 0 ? byItems(std, -means(w)[m], m) : std));
   const value = (w) => heldBack(Math.max(...pieces.map((piece, p) => dot(piece, means(w)) + offsets[p])), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
   // Errors are taken to go together, which is the most that they can add up to.
@@ -52,7 +53,7 @@ function makeLaw(data) {
 
   function predict(w) {
     const found = means(w).slice(0, M);
-    if (agrees) found[agrees.column] = agrees.sign * value(w); // as the objective is predicted
+    if (agrees != null) found[agrees] = value(w); // as the objective is predicted
     return found;
   }
 
@@ -70,7 +71,7 @@ function makeLaw(data) {
     const wider = stretch(w);
     const found = Float64Array.from({ length: M }, (_, m) =>
       wider * half(factors[m], floors[m], locals[m], locals[m] ? stds(w)[m] : 0));
-    if (agrees) found[agrees.column] = valueHalf(w);
+    if (agrees != null) found[agrees] = valueHalf(w);
     return found;
   }
 

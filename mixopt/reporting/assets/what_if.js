@@ -148,7 +148,7 @@ function readLimits(data, law) {
       const other = guardrails.floors[g] ? "the floor" : guardrails.reference.replace("_", " ");
       found.push({ name: data.targets[target], side: -1, what: `gain over ${other}`, limit: -guardrails.margins[g],
         write: changeText, source: guardrails.floors[g] ? "constraints.floors" : "constraints.guardrails",
-        value: (w, losses) => guardrails.signs[g] * (compared - losses[target]) });
+        value: (w, losses) => compared - losses[target] });
     });
   }
   return found;
@@ -302,11 +302,11 @@ function targetRow(model, t) {
   const node = element("li", { class: `wi-row wi-target${t < 0 ? " wi-objective" : ""}` }, label, value, ...changes);
   node.dataset.target = name;
   return { node, name, write(now) {
-    const loss = t < 0 ? now.value : now.losses[t], half = now.halves && (t < 0 ? now.valueHalf : now.halves[t]);
+    const loss = t < 0 ? now.value : model.signs[t] * now.losses[t], half = now.halves && (t < 0 ? now.valueHalf : now.halves[t]);
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
     setText(value, `${text(loss)} \u00b1 ${half ? (t < 0 ? sizeText : text)(half) : "\u2026"}${isShare ? " points" : ""}`);
-    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss), t < 0 ? sizeText : text));
+    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : from[i] - now.losses[t], t < 0 ? sizeText : text));
   } };
 }
 
