@@ -70,11 +70,13 @@ from mixopt_proxies.decoder import (
 _LAYERS = "layers."  # prefix of a decoder's layers; the stack's names do not have it
 _STATE = "state."  # prefix of the optimizer's tensors in a checkpoint
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+# Stand-ins for the checkpoint's values, to check options before it is read.
+_PLACEHOLDERS: dict[str, object] = {"lr": 1e9, "sequence_length": 1, "batch": 1}
 # Options that are those of the checkpoint's run unless given.
 _INHERITED = (
     "sequence_length", "batch", "weight_decay", "betas", "eps", "clip", "mask_documents"
 )  # fmt: skip
-Moments = dict[str, dict[str, Tensor]]
+Moments = dict[str, dict[str, Tensor]]  # Adam's state by its names, then by names of weights
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -114,8 +116,10 @@ class PlainTraining(TrialTraining):
     def __init__(self, model: nn.Module, moments: Moments, annealing: Annealing) -> None:
         """Store the initial weights of all trials."""
         super().__init__(annealing.sequence_length, annealing.batch)
-        self._model, self._moments, self._annealing = model, moments, annealing
-        self._first = {name: value.clone() for name, value in model.state_dict().items()}
+        self._model = model
+        self._moments = moments
+        self._annealing = annealing
+        self._initial_state = {name: value.clone() for name, value in model.state_dict().items()}
 
     def train(
         self,
@@ -125,18 +129,21 @@ class PlainTraining(TrialTraining):
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
         """Train the trials one by one, and return a result for each."""
-        device, results = resolve_device(training.device), list[TrialResult]()
+        device = resolve_device(training.device)
+        devices = [device] if device.type == "cuda" else []
+        results: list[TrialResult] = []
         for trial in trials:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            with torch.random.fork_rng(devices):
                 torch.manual_seed(trial.seed)  # for dropout
                 results += super().train([trial], corpus, training, report)
         return results
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Measure tokens per second in half a second of steps on random tokens."""
-        shape, trainer = self._annealing, self._new_trainer(training)
+        shape = (1, self._annealing.batch, self._annealing.sequence_length + 1)
+        trainer = self._new_trainer(training)
         with thread_limit(training.threads):
-            return Tuner(trainer, (1, shape.batch, shape.sequence_length + 1), vocab_size).rate()
+            return Tuner(trainer, shape, vocab_size).rate()
 
     def parameters(self, vocab_size: int) -> int:
         """Return the number of weights of a trial."""
@@ -147,14 +154,19 @@ class PlainTraining(TrialTraining):
     ) -> Course:
         masks = None
         if self._annealing.mask_documents:
-            length, ids = self._annealing.sequence_length, corpus.vocab_size
-            masks = DocumentMasks(self._model.cpu(), document_ends(corpus), length, ids)
+            masks = DocumentMasks(
+                self._model.cpu(),
+                document_ends(corpus),
+                self._annealing.sequence_length,
+                corpus.vocab_size,
+            )
         return self._new_trainer(training, masks)
 
     def _new_trainer(self, training: Training, masks: DocumentMasks | None = None) -> PlainTrainer:
-        device, steps = resolve_device(training.device), self._steps(training)
+        device = resolve_device(training.device)
+        steps = self._steps(training)
         model = self._model.to(device)
-        model.load_state_dict(self._first)
+        model.load_state_dict(self._initial_state)
         return PlainTrainer(model, self._annealing, device, steps, self._moments, masks)
 
 
@@ -172,11 +184,14 @@ class PlainTrainer(Course):
     ) -> None:
         """Start from a model's current weights, with moments of Adam or none."""
         super().__init__(1, steps, annealing.step_tokens, device, compiled=False)
-        self.model, self._annealing, self._masks = model, annealing, masks
+        self.model = model
+        self._annealing = annealing
+        self._masks = masks
         self._optimizer = make_optimizer(model, annealing)
-        for name, weight in model.named_parameters() if moments else ():
-            state = {part: values[name].to(device).clone() for part, values in moments.items()}
-            self._optimizer.state[weight] = state
+        if moments:
+            for name, weight in model.named_parameters():
+                state = {part: values[name].to(device).clone() for part, values in moments.items()}
+                self._optimizer.state[weight] = state
         self._rates = iter(annealing.rates(steps))
         self._coefficient = auxiliary_coefficient(model)
 
@@ -211,15 +226,12 @@ class PlainTrainer(Course):
         return token_losses(self._output(rows_BW), rows_BW[:, 1:])
 
     def _output(self, rows_BW: Tensor) -> Any:
-        dtype, input_BT = resolve_precision(self._annealing.precision, self.device), rows_BW[:, :-1]
+        input_BT = rows_BW[:, :-1]
+        dtype = resolve_precision(self._annealing.precision, self.device)
         cast = dtype != torch.float32
         masks = {} if self._masks is None else self._masks.inputs(input_BT)
         with torch.autocast(self.device.type, dtype, enabled=cast):
             return self.model(input_BT, **masks)
-
-
-# Stand-ins for the checkpoint's values, to check options before it is read.
-_PLACEHOLDERS: dict[str, object] = {"lr": 1e9, "sequence_length": 1, "batch": 1}
 
 
 class ContinuedProxy:
@@ -230,7 +242,8 @@ class ContinuedProxy:
 
     def __init__(self, *, start: str, start_hash: str | None = None, **options: object) -> None:
         """Store the checkpoint's name and the options that override its run's (`Annealing`)."""
-        self._name, self._expected_hash = start, start_hash
+        self._name = start
+        self._expected_hash = start_hash
         self._options = {name: value for name, value in options.items() if value is not None}
         built(Annealing, _PLACEHOLDERS | self._options)
 
@@ -300,15 +313,17 @@ class ContinuedProxy:
         return moments
 
     def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
-        expected, current = self._expected_hash, self._origin.sha256
+        expected = self._expected_hash
+        current = self._origin.sha256
         if expected is not None and current != expected:
             raise ConfigError(
                 f"proxy.from: {self._name}: has changed since the sweep began: the hash of its"
                 f" weights is {current[:12]}, and was {expected[:12]}; restore the checkpoint, or"
                 " redo the sweep with: mixopt run --from sweep"
             )
-        vocabulary = self._origin.vocabulary
-        tokenizer = None if vocabulary is None else saved_tokenizer(corpus.path, corpus.tokenizer)
+        tokenizer = None
+        if self._origin.vocabulary is not None:
+            tokenizer = saved_tokenizer(corpus.path, corpus.tokenizer)
         self._check_ids(corpus.tokenizer, tokenizer, corpus.vocab_size)
         return self._trainer
 
@@ -320,20 +335,27 @@ class ContinuedProxy:
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
-        model, annealing = self._module, self._annealing
+        model = self._module
+        annealing = self._annealing
         if not isinstance(model, CausalLM):
             return PlainTraining(model, self._moments, annealing)
-        steps = {field.name: getattr(annealing, field.name) for field in fields(StepOptions)}
         moments = {part: _of_stack(values) for part, values in self._moments.items()}
-        step = max(map(int, moments.pop("step", {"none": 0}).values()))
-        weights = _of_stack(dict(model.named_parameters()))
-        origin = StackOrigin(weights, annealing.rates, moments, step, annealing.eps)
+        steps_by_weight = moments.pop("step", {})
+        origin = StackOrigin(
+            weights=_of_stack(dict(model.named_parameters())),
+            rates=annealing.rates,
+            moments=moments,
+            step=max(map(int, steps_by_weight.values()), default=0),
+            eps=annealing.eps,
+        )
+        steps = {field.name: getattr(annealing, field.name) for field in fields(StepOptions)}
         return GroupTraining(replace(model.size, **steps), origin)
 
     @cached_property
     def _annealing(self) -> Annealing:
         values = self._run_values() | self._options
-        step, why = self._origin.step, f"{self._name} does not state how it was trained"
+        step = self._origin.step
+        why = f"{self._name} does not state how it was trained"
         if step is not None:
             why = (
                 f"the learning rate of {self._name} at step {step:,} is 0; set the rate at the"
@@ -347,12 +369,15 @@ class ContinuedProxy:
 
     def _run_values(self) -> dict[str, object]:
         """Return the known training options of the checkpoint's run."""
-        run, step = self._origin.run, self._origin.step
+        run = self._origin.run
+        step = self._origin.step
         if run is None or step is None:
             return {}
         values: dict[str, object] = {name: getattr(run.training, name) for name in _INHERITED}
         rate = run.training.rates.rate(step)
-        return values | ({"lr": rate} if rate > 0 else {})
+        if rate > 0:
+            values["lr"] = rate
+        return values
 
 
 def _of_stack(values: dict[str, Any]) -> dict[str, Tensor]:

@@ -43,14 +43,20 @@ from mixopt.system import Array, BoolArray, IntArray, checked_as
 from mixopt.trials import Losses, Trial, TrialResult
 
 NONE = -1  # no gram: not seen in training, or too close to the start of the row
-PROBED = 100_000  # random tokens to measure the speed
-SAMPLED = 512  # held-out tokens of each evaluation domain for the learning curve
-HELD_OUT_WINDOW = 1024
-SAMPLE_WINDOW = 64
+MAX_MEASURED = 100_000  # random tokens to measure the speed
+MAX_SAMPLED = 512  # held-out tokens of each evaluation domain for the learning curve
+HELD_OUT_WINDOW = 1024  # tokens
+SAMPLE_WINDOW = 64  # tokens
 
 Order = Annotated[int, Field(strict=True, ge=1, le=16)]
 Window = Annotated[int, Field(strict=True, ge=2, le=2**20)]
-Rows = tuple[IntArray, BoolArray]  # concatenated tokens of rows, and whether a row begins there
+
+
+class Rows(NamedTuple):
+    """Rows of tokens, concatenated."""
+
+    tokens_T: IntArray
+    starts_T: BoolArray  # whether a row begins at the token
 
 
 class NgramProxy:
@@ -70,7 +76,9 @@ class NgramProxy:
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Measure the tokens per second of one worker, on random tokens (nearly all distinct)."""
-        tokens_T = np.random.default_rng(0).integers(0, vocab_size, min(PROBED, training.tokens))
+        tokens_T = np.random.default_rng(0).integers(
+            0, vocab_size, min(MAX_MEASURED, training.tokens)
+        )
         starts_T = np.arange(len(tokens_T)) % self.window == 0
         started = time.perf_counter()
         NgramModel.counted(tokens_T, starts_T, order=self.order, vocab_size=vocab_size)
@@ -85,7 +93,8 @@ class NgramProxy:
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: held_out_rows(d, training.eval_tokens) for d in corpus.evaluation}
-        total, results = len(trials) * training.tokens, list[TrialResult]()
+        total = len(trials) * training.tokens
+        results = list[TrialResult]()
 
         def begin(doing: Doing) -> None:
             report(Progress(len(results) * training.tokens, total, doing))
@@ -103,11 +112,13 @@ class NgramProxy:
         held_out: dict[str, Rows],
         begin: Callable[[Doing], None],
     ) -> TrialResult:
-        started, curve, tokens = time.perf_counter(), list[Losses](), training.tokens
+        started = time.perf_counter()
+        tokens = training.tokens
         rng = np.random.default_rng(trial.seed)
         tokens_T, starts_T = draw_tokens(
             corpus, trial.mixture, training, window=self.window, rng=rng
         )
+        curve: list[Losses] = []
 
         def add_losses(at: int, nats: dict[str, float], tasks: dict[str, float]) -> None:
             curve.append(Losses(at, nats, in_bits_per_byte(nats, corpus.evaluation), tasks))
@@ -119,13 +130,13 @@ class NgramProxy:
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
-            nats = {
-                n: -float(model.log_probabilities(*rows).mean()) for n, rows in held_out.items()
-            }
+            nats = {}
+            for name, rows in held_out.items():
+                nats[name] = -float(model.log_probabilities(*rows).mean())
             add_losses(end, nats, {task.column: _score(task, model) for task in corpus.tasks})
         last = curve.pop()
         for at, shifts in _curve_points(model, held_out, tokens, training.curve_points):
-            add_losses(at, {n: nats[n] + shift for n, shift in shifts.items()}, {})
+            add_losses(at, {name: nats[name] + shift for name, shift in shifts.items()}, {})
         return TrialResult(
             trial=trial.name,
             status="finished",
@@ -150,17 +161,15 @@ def _score(task: EncodedTask, model: NgramModel) -> float:
 def _curve_points(
     model: NgramModel, held_out: dict[str, Rows], tokens: int, points: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield numbers of tokens before the end, and how far losses are above those at the end.
-
-    They are measured on a sample.
-    """
+    """Yield tokens before the end, and how far losses on a sample are above those at the end."""
     ends = sorted({tokens * k // (points + 1) for k in range(1, points + 2)} - {0})
     if len(ends) < 2:
         return
-    samples = [sampled(rows, SAMPLED) for rows in held_out.values()]
-    tokens_S, starts_S = (np.concatenate(part) for part in zip(*samples, strict=True))
+    samples = [sampled(rows, MAX_SAMPLED) for rows in held_out.values()]
+    tokens_S = np.concatenate([sample.tokens_T for sample in samples])
+    starts_S = np.concatenate([sample.starts_T for sample in samples])
     log_ES = model.curve(ends, tokens_S, starts_S)
-    borders = np.cumsum([len(tokens_T) for tokens_T, _ in samples])[:-1]
+    borders = np.cumsum([len(sample.tokens_T) for sample in samples])[:-1]
     losses_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
     for e, end in enumerate(ends[:-1]):
         shifts = [float(loss_E[e] - loss_E[-1]) for loss_E in losses_ME]
@@ -172,9 +181,12 @@ def held_out_rows(domain: Domain, max_tokens: int) -> Rows:
     shards = domain.validation
     if not shards.tokens:
         raise CorpusError(f"domain {domain.name!r} has no held-out text to evaluate")
-    length = shards.tokens if shards.tokens <= max_tokens else min(HELD_OUT_WINDOW, max_tokens)
-    tokens_T = shards.rows(_spread(shards.tokens, length, max_tokens), length)
-    return tokens_T.astype(np.int64).ravel(), np.arange(tokens_T.size) % length == 0
+    length = shards.tokens
+    if shards.tokens > max_tokens:
+        length = min(HELD_OUT_WINDOW, max_tokens)
+    rows_BW = shards.rows(_spread(shards.tokens, length, max_tokens), length)
+    starts_T = np.arange(rows_BW.size) % length == 0
+    return Rows(rows_BW.astype(np.int64).ravel(), starts_T)
 
 
 def sampled(rows: Rows, max_tokens: int) -> Rows:
@@ -185,7 +197,7 @@ def sampled(rows: Rows, max_tokens: int) -> Rows:
     at_T = (firsts_B[:, None] + np.arange(length)).ravel()
     begins_T = starts_T[at_T]
     begins_T[::length] = True
-    return tokens_T[at_T], begins_T
+    return Rows(tokens_T[at_T], begins_T)
 
 
 def _spread(tokens: int, length: int, max_tokens: int) -> IntArray:
@@ -199,23 +211,28 @@ def draw_tokens(
 ) -> Rows:
     """Draw the training tokens of one trial: windows in a random order."""
     weights_D = mixture.over(corpus.domain_names).array
-    pools, windows = pools_of(corpus, window, training), list[IntArray]()
+    pools = pools_of(corpus, window, training)
     counts_D = whole_counts(weights_D, training.tokens).tolist()
+    windows: list[IntArray] = []
     for domain, count in zip(corpus.domains, counts_D, strict=True):
         if count:
             windows += _windows(domain, pools.get(domain.name), count, window, rng)
     drawn = [windows[b] for b in rng.permutation(len(windows))]
+    lengths = [len(tokens_T) for tokens_T in drawn]
     starts_T = np.zeros(training.tokens, dtype=np.bool_)
-    starts_T[np.cumsum([0, *map(len, drawn[:-1])])] = True
-    return np.concatenate(drawn), starts_T
+    starts_T[np.cumsum([0, *lengths[:-1]])] = True
+    return Rows(np.concatenate(drawn), starts_T)
 
 
 def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]:
     """Return the pool of each domain with tokens."""
-    filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
+    counts = {}
+    for domain in corpus.domains:
+        if domain.train and domain.train.tokens:
+            counts[domain.name] = domain.train.tokens // window
     return make_pools(
         corpus,
-        {name: count // window for name, count in filled},
+        counts,
         tokens=training.tokens,
         target_tokens=training.target_tokens,
         length=window,
@@ -237,10 +254,10 @@ def _windows(
         starts = pool.draw(needed, rng) * length
     else:
         rows = shards.tokens // length
-        epochs = [
-            rng.integers(shards.tokens - rows * length + 1) + length * rng.permutation(rows)
-            for _ in range(math.ceil(needed / rows))
-        ]
+        epochs = []
+        for _ in range(math.ceil(needed / rows)):
+            offset = rng.integers(shards.tokens - rows * length + 1)
+            epochs.append(offset + length * rng.permutation(rows))
         starts = np.concatenate(epochs)[:needed]
     tokens_T = shards.rows(starts, length).astype(np.int64).ravel()[:count]
     return np.split(tokens_T, range(length, count, length))
@@ -276,8 +293,11 @@ class NgramModel:
         cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
     ) -> NgramModel:
         """Count the grams of rows."""
-        place_T, orders, grams = _positions(starts_T), list[GramCounts](), list[IntArray]()
-        contexts_T, contexts = np.zeros(len(tokens_T), dtype=np.int64), 1
+        place_T = _positions(starts_T)
+        orders: list[GramCounts] = []
+        grams: list[IntArray] = []
+        contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
+        contexts = 1
         for _ in range(order):
             is_gram_T = contexts_T >= 0
             if not is_gram_T.any():  # no row is as long as this order
@@ -285,9 +305,11 @@ class NgramModel:
             keys = contexts_T[is_gram_T] * vocab_size + tokens_T[is_gram_T]
             keys_G, inverse, counts_G = np.unique(keys, return_inverse=True, return_counts=True)
             orders.append(GramCounts.of(keys_G, counts_G, contexts, vocab_size))
-            grams.append(np.full(len(tokens_T), NONE, dtype=np.int64))
-            grams[-1][is_gram_T] = inverse
-            contexts_T, contexts = _previous(grams[-1], place_T), len(keys_G)
+            grams_T = np.full(len(tokens_T), NONE, dtype=np.int64)
+            grams_T[is_gram_T] = inverse
+            grams.append(grams_T)
+            contexts_T = _previous(grams_T, place_T)
+            contexts = len(keys_G)
         return cls(tuple(orders), tuple(grams), vocab_size)
 
     @property
@@ -298,8 +320,9 @@ class NgramModel:
     def log_probabilities(self, tokens_T: IntArray, starts_T: BoolArray) -> Array:
         """Return the natural logarithm of each token's probability, shape (T,)."""
         probability_T = np.full(len(tokens_T), 1.0 / self.vocab_size)
-        for order, matches in zip(self.orders, self._look_up(tokens_T, starts_T), strict=True):
-            probability_T = _interpolate(order, *matches, probability_T)
+        matches = self._look_up(tokens_T, starts_T)
+        for order, (contexts_T, grams_T) in zip(self.orders, matches, strict=True):
+            probability_T = _interpolate(order, contexts_T, grams_T, probability_T)
         log_T: Array = np.log(probability_T)
         return log_T
 
@@ -307,14 +330,15 @@ class NgramModel:
         """Return log probabilities after each number of training tokens in `ends`, shape (E, S)."""
         probability_ES = np.full((len(ends), len(tokens_S)), 1.0 / self.vocab_size, order="F")
         matches = self._look_up(tokens_S, starts_S)
-        for order, grams_T, sample in zip(self.orders, self.grams, matches, strict=True):
+        for order, grams_T, match in zip(self.orders, self.grams, matches, strict=True):
+            contexts_S, grams_S = match
+            contexts = len(order.totals_C)
             counts_G = np.zeros_like(order.counts_G)
             # Without the part after the last end, which may be empty.
             for row_S, part in zip(probability_ES, np.split(grams_T, ends), strict=False):
                 counts_G += np.bincount(part[part >= 0], minlength=len(counts_G))
-                contexts = len(order.totals_C)
                 so_far = GramCounts.of(order.keys_G, counts_G, contexts, self.vocab_size)
-                row_S[:] = _interpolate(so_far, *sample, row_S)
+                row_S[:] = _interpolate(so_far, contexts_S, grams_S, row_S)
         log_ES: Array = np.log(probability_ES)
         return log_ES
 
