@@ -114,7 +114,7 @@ class RayExecutor:
             return Ended(f"Ray lost the worker or its node: {_one_line(error)}", "lost")
         if isinstance(answer, str):
             raise RunError(f"Ray: {answer}")
-        return answer or Ended("its result is not seen here", "lost")
+        return answer or Ended("its result is not visible here", "lost")
 
     def _workers_that_fit(self) -> int:
         """Return how many workers fit on the cluster; raise RunError if none does."""

@@ -198,8 +198,8 @@ def _check_failures(folder: Path, last: TrialResult, counts: Counter[str]) -> No
     """Stop a sweep whose first groups all failed with the same error."""
     if counts[failure_kind(last)] == MAX_EQUAL_FAILURES:
         raise RunError(
-            f"{folder}: stopped: {MAX_EQUAL_FAILURES} trials in turn failed alike, and none has"
-            f" finished: {last.reason}. {_RETRY_HINT}"
+            f"{folder}: stopped: {MAX_EQUAL_FAILURES} groups failed with the same error, and no"
+            f" trial has finished: {last.reason}. {_RETRY_HINT}"
         )
 
 

@@ -172,7 +172,7 @@ def read_groups(folder: Path) -> list[list[str]]:
         check_names(counts, f"{path}: trial", RunError)
         for name, count in counts.items():
             if count > 1:
-                raise RunError(f"{path}: trial {name!r} is in two places")
+                raise RunError(f"{path}: trial {name!r} is in two groups")
     except RunError as error:
         raise RunError(f"{error}; delete {path}, and the groups are formed again") from error
     return groups

@@ -1,4 +1,4 @@
-"""A command as a proxy, with real processes: what it is given, and what goes wrong with it."""
+"""The command proxy with real processes: the command's inputs, and its failures."""
 
 import json
 import os
@@ -144,7 +144,7 @@ HANGING = """
 """
 
 
-def test_of_a_command_that_takes_too_long_nothing_survives(corpus, files, attempt, tmp_path, quick):
+def test_a_timeout_ends_all_processes_of_a_command(corpus, files, attempt, tmp_path, quick):
     result = trained(corpus, files, script(tmp_path, HANGING), timeout=2.5)
     wanted = "the command took longer than proxy.timeout: 2.5 s, and was stopped (last line: hangi"
     assert result.reason.startswith(wanted)

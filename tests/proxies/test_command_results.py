@@ -1,4 +1,4 @@
-"""What trainers write of losses, damaged files of each kind, and losses by domain in both units."""
+"""Result files of trainers: formats, damaged files, and losses by domain in both units."""
 
 import json
 import math

@@ -34,7 +34,7 @@ def test_a_command_that_runs_longer_than_the_patience_is_let_run(swept, tmp_path
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
 
 
-def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(swept, tmp_path):
+def test_a_broken_trainer_fails_on_the_first_trial_and_starts_no_other(swept, tmp_path):
     trials = [replace(TRIAL, name=f"t{number}") for number in range(4)]
     with pytest.raises(RunError, match=r"the first trial failed, .*exit code 1 .*no such flag"):
         swept("sys.exit('no such flag')", trials, SweepConfig())
@@ -63,7 +63,7 @@ def test_three_failures_alike_stop_a_sweep(swept, tmp_path):
         {WRITE_GOOD}
     """
     trials = [replace(TRIAL, name=f"t{number}") for number in range(6)]
-    with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike.*with t2\)"):
+    with pytest.raises(RunError, match=r"stopped: 3 groups failed with the same error.*with t2\)"):
         swept(code, trials)
     assert len(trial_paths(tmp_path / "trials")) == 3
 

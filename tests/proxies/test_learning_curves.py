@@ -1,4 +1,4 @@
-"""Learning curves of trials: what they are measured on, and that trials are the same with them."""
+"""Learning curves: the text they are measured on; they do not change a trial's losses."""
 
 from dataclasses import replace
 from functools import partial
@@ -57,7 +57,7 @@ def test_there_are_fewer_points_where_one_window_of_each_domain_costs_too_much()
     assert sample_size(domains=60, batch=4, steps=50_000, points=9) == (6, 9)
 
 
-def test_points_are_moved_by_what_the_sample_differs_at_the_end():
+def test_points_are_corrected_by_the_sample_s_difference_at_the_end():
     sampled, sampled_end, end = (
         [Losses(tokens, {"web": nats}, {"web": 2 * nats})]
         for tokens, nats in ((1, 3.0), (2, 2.0), (2, 2.25))

@@ -127,7 +127,7 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
     assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 
 
-def test_what_is_compiled_is_asked_for_or_long(monkeypatch):
+def test_runs_are_compiled_on_request_or_if_they_are_long(monkeypatch):
     monkeypatch.setenv("CXX", sys.executable)  # some program
     flops = [1.9e11, 2e11]
     assert [should_compile("auto", CPU, item) for item in flops] == [False, True]
@@ -191,7 +191,7 @@ def test_an_option_that_cannot_be_right_is_named(options, message):
     refuses(ConfigError, f"^proxy.options.{re.escape(message)}$", make_proxy, "decoder", options)
 
 
-def test_an_option_that_there_is_not_is_answered_with_the_nearest():
+def test_an_unknown_option_error_names_the_nearest():
     refuses(ConfigError, r"^proxy\.options\.wdth: unknown field$", DecoderProxy, wdth=3)
     refuses(ConfigError, r"^proxy\.options\.batch: unknown option", CausalLM, 256, 16, batch=4)
     with pytest.raises(ConfigError, match="'decoder': unknown option 'wdth'; did you mean 'width'"):

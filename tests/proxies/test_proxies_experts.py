@@ -1,4 +1,4 @@
-"""Experts of a stack are those of each member alone, and what they are given is counted exactly."""
+"""Experts in a stack equal those of each member alone; their assignments are counted exactly."""
 
 import math
 from types import SimpleNamespace

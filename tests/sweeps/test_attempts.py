@@ -1,4 +1,4 @@
-"""What is tried once more, and when a worker is taken to hang."""
+"""Retries of groups, halving after memory errors, and patience with a worker."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def named(names):
     return [Trial(name, Mixture({"x": 1.0}), seed=0) for name in names]
 
 
-class Tried:
+class FailingSweep:
     """A sweep of groups abc, de (which is finished) and f."""
 
     def __init__(self, folder, groups=("abc", "de", "f")):
@@ -22,7 +22,7 @@ class Tried:
         self.folder, self.lines = folder, []
         self.queue = RetryQueue(folder, [named(g) for g in groups], ["d", "e"])
 
-    def lost(self, names, fault="died"):
+    def fail(self, names, fault="died"):
         return self.retry_or_fail(GroupOutcome(named(names), reason="the worker died", fault=fault))
 
     def retry_or_fail(self, outcome):
@@ -30,54 +30,54 @@ class Tried:
         return {result.trial: result.reason for result in failed}
 
     @property
-    def handed_out(self):
+    def queued(self):
         return ["".join(trial.name for trial in group) for group in self.queue.groups]
 
     @property
-    def kept(self):
+    def saved(self):
         return ["".join(names) for names in read_groups(self.folder)]
 
 
 @pytest.fixture
-def tried(tmp_path):
-    return Tried(tmp_path)
+def sweep(tmp_path):
+    return FailingSweep(tmp_path)
 
 
-def test_a_group_whose_worker_died_is_handed_out_again_and_a_reason_of_the_proxy_is_final(tried):
-    assert tried.handed_out == ["abc", "f"]
-    assert tried.lost("abc") == {}
-    assert tried.lines == ["the worker died; retrying a and 2 more"]
+def test_a_dead_worker_s_group_is_retried_once_and_a_proxy_error_is_final(sweep):
+    assert sweep.queued == ["abc", "f"]
+    assert sweep.fail("abc") == {}
+    assert sweep.lines == ["the worker died; retrying a and 2 more"]
     outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
-    assert tried.retry_or_fail(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
+    assert sweep.retry_or_fail(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
 
 
-def test_after_short_memory_its_halves_are_and_theirs_down_to_single_trials(tried):
-    assert tried.lost("abc", "memory") == {}
-    assert tried.lines == ["the worker died; retrying a and 2 more, in halves"]
-    assert tried.handed_out == ["abc", "f", "ab", "c"]
-    assert tried.kept == ["ab", "c", "de", "f"]
-    tried.lost("ab", "memory")
-    assert tried.handed_out == ["abc", "f", "ab", "c", "a", "b"]
-    assert tried.kept == ["a", "b", "c", "de", "f"]
+def test_a_group_is_halved_after_each_memory_error_down_to_single_trials(sweep):
+    assert sweep.fail("abc", "memory") == {}
+    assert sweep.lines == ["the worker died; retrying a and 2 more, in halves"]
+    assert sweep.queued == ["abc", "f", "ab", "c"]
+    assert sweep.saved == ["ab", "c", "de", "f"]
+    sweep.fail("ab", "memory")
+    assert sweep.queued == ["abc", "f", "ab", "c", "a", "b"]
+    assert sweep.saved == ["a", "b", "c", "de", "f"]
 
 
-def test_one_trial_alone_is_not_halved(tried):
-    assert tried.lost("f", "memory") == {}
-    assert tried.lines == ["the worker died; retrying f"]
-    assert (tried.handed_out[-1], tried.kept[-1]) == ("f", "f")
-    assert tried.lost("f", "memory") == {"f": "tried twice: the worker died"}
+def test_a_single_trial_is_retried_instead_of_halved(sweep):
+    assert sweep.fail("f", "memory") == {}
+    assert sweep.lines == ["the worker died; retrying f"]
+    assert (sweep.queued[-1], sweep.saved[-1]) == ("f", "f")
+    assert sweep.fail("f", "memory") == {"f": "tried twice: the worker died"}
 
 
 @pytest.mark.parametrize(
     ("fault", "forgiven", "reason"), [("died", 1, "tried twice"), ("lost", 3, "lost 4 times")]
 )
-def test_what_happens_again_and_again_is_a_failure(tried, fault, forgiven, reason):
-    assert [tried.lost("abc", fault) for _ in range(forgiven)] == [{}] * forgiven
-    assert tried.lost("abc", fault) == dict.fromkeys("abc", f"{reason}: the worker died")
-    assert tried.handed_out == ["abc", "f", *["abc"] * forgiven]
+def test_trials_fail_when_their_retries_are_used_up(sweep, fault, forgiven, reason):
+    assert [sweep.fail("abc", fault) for _ in range(forgiven)] == [{}] * forgiven
+    assert sweep.fail("abc", fault) == dict.fromkeys("abc", f"{reason}: the worker died")
+    assert sweep.queued == ["abc", "f", *["abc"] * forgiven]
 
 
-def test_failures_of_one_cause_are_of_one_kind():
+def test_errors_that_differ_in_names_and_numbers_have_the_same_kind():
     reasons = {
         "t1": "the command ended with exit code 1 (last line: <T at 0x7f3a>); see t1/attempt-1",
         "t2": "tried 2 times: the command ended with exit code 1 (last line: <T at 0x8b0>); see"
@@ -94,7 +94,7 @@ def test_failures_of_one_cause_are_of_one_kind():
     ("content", "reason"),
     [
         ('[["a"], ["b", 7]]', "1.1: should be a valid string, got 7"),
-        ('[["a"], ["b", "a"]]', "trial 'a' is in two places"),
+        ('[["a"], ["b", "a"]]', "trial 'a' is in two groups"),
         ('[["../a"]]', "trial '../a': a name has no '/'"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_damaged_file_of_groups_is_one_line_that_says_what_to_do(tmp_path, con
 
 
 class Watched:
-    """A watch that is looked at every half second."""
+    """A watch that is polled every half second."""
 
     def __init__(self, patience=10.0):
         self.now = 100.0
@@ -129,7 +129,7 @@ def training(moves):
     return {"doing": "training", "done": moves, "total": 100, "moves": moves}
 
 
-def test_standing_still_is_borne_up_to_the_patience_and_training_that_moves_may_last():
+def test_a_worker_is_overdue_only_when_it_stands_still_longer_than_the_patience():
     watched = Watched()
     watched.wait(0.5, **training(1))
     assert watched.wait(10.0, **training(1)) is None
@@ -143,14 +143,14 @@ def test_standing_still_is_borne_up_to_the_patience_and_training_that_moves_may_
 
 
 @pytest.mark.parametrize("doing", ["starting", "compiling"])
-def test_nothing_needs_to_move_for_ten_minutes_of_starting_and_compiling(doing):
+def test_starting_and_compiling_get_ten_minutes_without_progress(doing):
     watched = Watched()
     assert watched.wait(600.0, doing=doing) is None
     assert "made no progress" in watched.wait(1.0, doing=doing)
     assert Watched(patience=900.0).wait(900.0, doing=doing) is None
 
 
-def test_time_in_which_the_sweep_itself_was_suspended_does_not_count():
+def test_time_while_the_sweep_was_suspended_does_not_count():
     watched = Watched()
     watched.wait(0.5, **training(1))
     watched.now += 3600.0

@@ -1,4 +1,4 @@
-"""What a worker computes on: GPUs as torch sees them, cores otherwise.
+"""Devices of workers: GPUs as torch lists them, cores otherwise.
 
 This machine has no GPU, so that a package `torch` on the path says what there is.
 """
@@ -104,7 +104,9 @@ def test_more_gpus_than_there_are_is_a_mistake(machine, names, gpus, message):
     ("device", "visible", "files"),
     [("cpu", None, ("/dev/null",)), ("auto", "", ("/dev/null",)), ("auto", None, ())],
 )
-def test_where_no_gpu_can_be_torch_is_not_asked(machine, monkeypatch, device, visible, files):
+def test_torch_is_not_started_on_a_machine_without_gpus(
+    machine, monkeypatch, device, visible, files
+):
     machine([A100], more="raise SystemExit('torch was asked')", visible=visible)
     monkeypatch.setattr(local, "DEVICE_FILES", files)
     said = []
@@ -119,7 +121,7 @@ def test_where_no_gpu_can_be_torch_is_not_asked(machine, monkeypatch, device, vi
         ("import time; time.sleep(600)", "torch did not answer within 2 s"),
     ],
 )
-def test_where_torch_cannot_be_asked_a_core_each_is_left_and_a_line_says_why(
+def test_without_an_answer_from_torch_each_worker_gets_a_core_and_a_line_says_why(
     machine, monkeypatch, more, reason
 ):
     machine([A100], more=more)

@@ -1,4 +1,4 @@
-"""What a sweep says of itself while it runs: to its bar, to other terminals, to MLflow."""
+"""Progress and cost of a sweep, for its progress bar, other terminals and MLflow."""
 
 import os
 import re
@@ -105,7 +105,7 @@ def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
     ]
 
 
-def test_what_cannot_be_written_or_read_ends_no_sweep(tmp_path):
+def test_unwritable_or_damaged_attempts_do_not_stop_a_sweep(tmp_path):
     record_attempt(tmp_path / "absent", GroupOutcome(named("ab")))
     assert read_attempts(tmp_path) == []
     record_attempt(tmp_path, GroupOutcome(named("a")))

@@ -1,4 +1,4 @@
-"""Ray's executor in this process: what it asks of a cluster, and what it makes of the answers."""
+"""The Ray executor in this process: its calls to a cluster, and the states it reports."""
 
 import concurrent.futures
 import re
@@ -146,7 +146,7 @@ def states_of(executor, handles):
 
 def test_what_becomes_of_tasks_is_told_from_their_answers(make, ray, monkeypatch, tmp_path):
     answers = {
-        "seen": (None, Ended("its result is not seen here", "lost")),
+        "seen": (None, Ended("its result is not visible here", "lost")),
         "died": (Ended("exit code 3"), Ended("exit code 3")),
         "memory": (
             OutOfMemoryError("too much\nof it"),

@@ -1,4 +1,4 @@
-"""A sweep on two nodes of a real cluster of Ray comes to what it comes to on this machine."""
+"""A sweep on two nodes of a real Ray cluster gives the results of this machine."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Designs and results on disk come back as they went, or the file that is wrong is named."""
+"""Designs and results survive a round trip to disk; errors name the damaged file."""
 
 import json
 import os

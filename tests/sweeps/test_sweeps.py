@@ -94,13 +94,13 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
 
 
 def train(job, site, trials, *, whole=True):
-    """Train a group; what it left stays where the owner is killed before it has read all."""
+    """Train a group; unless `whole`, stop before its folder is deleted, as a killed owner does."""
     with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
         (outcome, *_) = runner.run([trials]) if whole else [next(runner.run([trials]))]
     return outcome
 
 
-def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, tmp_path):
+def test_results_left_by_a_killed_owner_are_used_and_not_trained_again(make_job, tmp_path):
     """Its worker has written the result of a group; the owner has not read it."""
     job, trials, site = make_job(), trials_named("a", "b"), Site(tmp_path, device="cpu", workers=1)
     train(job, site, trials, whole=False)
@@ -123,7 +123,7 @@ def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_
     assert trained(job) == ["a", "a"]
 
 
-def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, corpus):
+def test_results_of_another_job_or_corpus_are_not_used(make_job, tmp_path, corpus):
     corpus = shutil.copytree(corpus.path, tmp_path / "corpus")
     job, trials = replace(make_job(), corpus=corpus), trials_named("a")
     site = Site(tmp_path / "trials", device="cpu", workers=1)
@@ -144,7 +144,7 @@ def test_paths_of_a_sweep_are_absolute(make_job, tmp_path, monkeypatch):
 
 
 class Vanishing(LocalExecutor):
-    """Its places go away: with a beat of the worker, or before there is any."""
+    """Its nodes go away, after a first heartbeat or before any."""
 
     def __init__(self, site, beats):
         super().__init__(site)
@@ -166,7 +166,7 @@ class Vanishing(LocalExecutor):
 
 
 @pytest.mark.parametrize("beats", [True, False])
-def test_what_is_lost_with_its_place_has_cost_something(make_job, tmp_path, beats):
+def test_a_lost_attempt_reports_the_seconds_it_cost(make_job, tmp_path, beats):
     executor = Vanishing(Site(tmp_path, device="cpu", workers=1), beats)
     with GroupRunner(make_job(), tmp_path, executor) as runner:
         (outcome,) = runner.run([trials_named("a")])
@@ -184,8 +184,8 @@ class Ending(Vanishing):
         return list(map(str, folders))
 
 
-def test_what_a_group_has_trained_counts_until_its_results_do(make_job, tmp_path):
-    """Else the bar would go back each time that a group ends."""
+def test_progress_includes_a_group_s_tokens_until_its_results_arrive(make_job, tmp_path):
+    """Otherwise the progress bar would jump back whenever a group ends."""
     executor, shown = Ending(Site(tmp_path, device="cpu", workers=1), beats=True), []
     with GroupRunner(make_job(), tmp_path, executor, report=shown.extend) as runner:
         list(runner.run([trials_named("a")]))
@@ -209,7 +209,7 @@ class Hanging(Vanishing):
         self.cancelled = (*self.cancelled, *handles)
 
 
-def test_a_group_that_stands_still_is_ended_and_may_be_tried_again(make_job, tmp_path):
+def test_a_group_without_progress_is_stopped_and_may_be_retried(make_job, tmp_path):
     executor = Hanging(Site(tmp_path, device="cpu", workers=1), beats=True)
     with GroupRunner(make_job(), tmp_path, executor, patience=0.1) as runner:
         (outcome,) = runner.run([trials_named("a")])
@@ -219,7 +219,7 @@ def test_a_group_that_stands_still_is_ended_and_may_be_tried_again(make_job, tmp
 
 
 class Outliving(Hanging):
-    """What it started continues when its owner is killed."""
+    """Its groups continue to train when the owner is killed."""
 
     outlives_owner, started = True, 0
 
@@ -235,7 +235,9 @@ class Outliving(Hanging):
         return dict.fromkeys(handles, "waiting")
 
 
-def test_what_outlives_a_killed_owner_is_followed_and_ended_with_the_next(make_job, tmp_path):
+def test_groups_that_outlive_a_killed_owner_are_followed_and_stopped_by_the_next(
+    make_job, tmp_path
+):
     job, groups = make_job(), [trials_named("a"), trials_named("b")]
     first, second, third = (Outliving(Site(tmp_path, workers=1), beats=True) for _ in range(3))
     with pytest.raises(KeyboardInterrupt):

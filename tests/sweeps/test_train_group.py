@@ -1,4 +1,4 @@
-"""The program that trains a folder, in this process: what comes of each way in which it may end."""
+"""The program that trains a folder, run in this process, with each way in which it can end."""
 
 import os
 import queue
@@ -42,7 +42,7 @@ class Here:
 
 @pytest.fixture
 def anew(monkeypatch):
-    """Make training safe in this process; the workers that would have begun anew."""
+    """Make training safe in this process; return the restarts of the worker."""
     begun = []
     monkeypatch.setattr(train_group, "_print_to", lambda log: None)
     monkeypatch.setattr(os, "execv", lambda *words: begun.append(words))
@@ -100,7 +100,7 @@ def test_what_a_proxy_raises_is_the_reason_in_one_line(run_here, tmp_path, anew,
     assert not anew
 
 
-def test_memory_that_is_too_short_halves_a_group_and_so_a_resumed_sweep_has_it(
+def test_a_memory_error_halves_a_group_and_a_resumed_sweep_keeps_the_halves(
     run_here, tmp_path, anew
 ):
     said, log = [], tmp_path / "trained.log"
@@ -119,7 +119,7 @@ def test_groups_of_another_design_are_refused(run_here, tmp_path):
     refuses(RunError, r"groups\.json: holds other trials than the design; delete", run_here)
 
 
-def test_garbage_for_a_result_is_its_reason_and_a_long_reason_is_cut(tmp_path):
+def test_an_unreadable_result_is_an_error_and_long_errors_are_cut(tmp_path):
     (tmp_path / "result.json").write_text('{"results": 7}')
     result = read_result(tmp_path)
     assert (result.results, result.fault) == ([], None)
@@ -193,7 +193,7 @@ def heart(folder, parent=None):
     return Heartbeat(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent)
 
 
-def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
+def test_reports_are_counted_and_an_unknown_activity_is_training(tmp_path):
     beating = heart(tmp_path)
     beating.report(Progress(5, 20, "compiling"))
     assert (read_beat(tmp_path).doing, read_beat(tmp_path).moves) == ("compiling", 1)
@@ -204,7 +204,7 @@ def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
     assert read_result(tmp_path) == GroupResult(error="no such layer")
 
 
-def test_no_result_is_written_that_nobody_wants(tmp_path, monkeypatch):
+def test_no_result_is_written_after_its_folder_was_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(train_group, "BEAT_EVERY", 60.0)
     late = heart(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
@@ -213,7 +213,7 @@ def test_no_result_is_written_that_nobody_wants(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("why", ["orphaned", "stopped"])
-def test_a_worker_of_which_nobody_wants_a_result_ends(tmp_path, monkeypatch, why):
+def test_a_worker_exits_when_its_owner_or_its_folder_is_gone(tmp_path, monkeypatch, why):
     codes = queue.Queue()
     monkeypatch.setattr(os, "_exit", codes.put)
     beating = heart(tmp_path / "a", -1 if why == "orphaned" else None)

@@ -69,7 +69,7 @@ class CommandProxy(TrainerCommand):
         if result.status == "failed":
             where = f"{training.files}: " if training.files else ""
             raise RunError(
-                f"{where}the first trial failed, so that no other was begun: {result.reason}"
+                f"{where}the first trial failed, so no other was started: {result.reason}"
             )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
