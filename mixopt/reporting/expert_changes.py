@@ -15,7 +15,7 @@ Shapes: W windows.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,7 @@ from mixopt.routing import Window, key_column
 from mixopt.system import Array, BoolArray, name_text
 
 CONFIDENCE = 0.99  # of a difference
+ROUNDING = 1e-12  # added to half widths
 MIN_WINDOWS = 3  # before a change, to estimate their scatter
 NEAREST = 4  # windows on each side if changes are close together
 MAX_CHANGES = 3  # listed, the largest
@@ -71,11 +72,7 @@ class ExpertChange:
     @cached_property
     def by_domain(self) -> pl.DataFrame:
         """Share, largest load, own experts and distance of each domain, mean over layers."""
-        means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
-        tables = [
-            window.domains.group_by("domain", maintain_order=True).agg(*means)
-            for window in self._windows
-        ]
+        tables = [_mean_over_layers(window.domains) for window in self._windows]
         return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)
 
     @property
@@ -91,7 +88,8 @@ class ExpertChange:
         for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):
             for name in names:
                 value_W = np.array([table[name][number] for table in tables], float)
-                rows.append({**key, "measure": name, **_difference(place_W, value_W, is_before_W)})
+                compared = _difference(place_W, value_W, is_before_W)
+                rows.append(key | {"measure": name} | compared)
         return pl.DataFrame(rows, schema_overrides=_COMPARED, infer_schema_length=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +111,12 @@ class ExpertChange:
         return "\n".join([*_heading(self), "", *_by_layer(self), "", *_by_domain(self)])
 
 
+def _mean_over_layers(domains: pl.DataFrame) -> pl.DataFrame:
+    """Return the measures of each domain, mean over layers; its share is the same in all."""
+    by_domain = domains.group_by("domain", maintain_order=True)
+    return by_domain.agg(pl.col("share").first(), pl.col("max_load", "own", "distance").mean())
+
+
 def expert_changes(
     windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
@@ -132,14 +136,18 @@ def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: in
     steps = [1, *(change.step for change in logged), np.inf]
     previous, step, next_step = steps[place : place + 3]
     before, after = _sides(windows, logged[place].step)
-    for side, side_windows in (("before", before), ("after", after)):
-        if not side_windows:
-            raise RoutingError(f"step {step}: no window of counts {side} the change")
+    if not before:
+        raise RoutingError(f"step {step}: no window of counts before the change")
+    if not after:
+        raise RoutingError(f"step {step}: no window of counts after the change")
     alone_before = tuple(window for window in before if window.start >= previous - 1)
     alone_after = tuple(window for window in after if window.end < next_step)
-    before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
+    before = before[-NEAREST:]
+    if len(alone_before) >= MIN_WINDOWS:
+        before = alone_before
     after = alone_after or after[:NEAREST]
-    first, last = before[0].start + 1, after[-1].end
+    first, _ = _steps(before)
+    _, last = _steps(after)
     inside = [change for change in logged if first < change.step <= last]
     return ExpertChange(logged[place], before, after, len(inside) - 1)
 
@@ -147,55 +155,81 @@ def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: in
 def _sides(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
     """Return the windows that end before a step, and those that begin at it or later."""
     before = tuple(window for window in windows if window.end < step)
-    return before, tuple(window for window in windows if window.start >= step - 1)
+    after = tuple(window for window in windows if window.start >= step - 1)
+    return before, after
 
 
 def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[str, Any]:
     """Return the means of both sides, and whether they differ by more than drift and noise."""
     is_finite_W = np.isfinite(value_W)
-    first_W, then_W = is_finite_W & is_before_W, is_finite_W & ~is_before_W
+    is_first_W = is_finite_W & is_before_W
+    is_later_W = is_finite_W & ~is_before_W
     row: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
-    for side, side_W in (("before", first_W), ("after", then_W)):
-        row[side] = float(value_W[side_W].mean()) if side_W.any() else None
-    if not first_W.any() or not then_W.any():
+    if is_first_W.any():
+        row["before"] = float(value_W[is_first_W].mean())
+    if is_later_W.any():
+        row["after"] = float(value_W[is_later_W].mean())
+    if not is_first_W.any() or not is_later_W.any():
         return row
-    difference = row["difference"] = row["after"] - row["before"]
-    if first_W.sum() < MIN_WINDOWS:
+    difference = row["after"] - row["before"]
+    row["difference"] = difference
+    if is_first_W.sum() < MIN_WINDOWS:
         return row
-    drift, still, moving = _continued(place_W[first_W], value_W[first_W], place_W[then_W])
-    low, high = min(-still, drift - moving), max(still, drift + moving)
-    return row | {"noise": moving, "drift": drift, "differs": not low <= difference <= high}
+    drift = Drift.of(place_W[is_first_W], value_W[is_first_W], place_W[is_later_W])
+    low = min(-drift.half_still, drift.value - drift.half_moving)
+    high = max(drift.half_still, drift.value + drift.half_moving)
+    row["noise"] = drift.half_moving
+    row["drift"] = drift.value
+    row["differs"] = not low <= difference <= high
+    return row
 
 
-def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:
-    """Extrapolate a line through windows to later ones; return values and interval half widths."""
-    from scipy.special import stdtrit  # quantile of Student's t; imports faster than scipy.stats
+class Drift(NamedTuple):
+    """A line through windows, extrapolated to later ones.
 
-    centred_W = place_W - place_W.mean()
-    squares = float(centred_W @ centred_W)
-    slope = float(centred_W @ value_W) / squares
-    rest_W = value_W - value_W.mean() - slope * centred_W
-    free = len(value_W) - 2
-    wide = stdtrit(free, (1 + CONFIDENCE) / 2) * np.sqrt(float(rest_W @ rest_W) / free)
-    further = float(later_V.mean() - place_W.mean())
-    means = 1 / len(value_W) + 1 / len(later_V)
-    still, moving = (wide * np.sqrt(means + part) for part in (0.0, further**2 / squares))
-    return slope * further, float(still) + 1e-12, float(moving) + 1e-12
+    Attributes:
+        value: Change from the first windows to the later ones along the line.
+        half_still: Half width of the interval of a difference, without drift.
+        half_moving: Half width of the interval about the line, with the error of its slope.
+    """
+
+    value: float
+    half_still: float
+    half_moving: float
+
+    @classmethod
+    def of(cls, place_W: Array, value_W: Array, later_V: Array) -> Self:
+        """Fit the line to windows, for windows at later places."""
+        from scipy.special import stdtrit  # Student's t; imports faster than scipy.stats
+
+        centred_W = place_W - place_W.mean()
+        squares = float(centred_W @ centred_W)
+        slope = float(centred_W @ value_W) / squares
+        rest_W = value_W - value_W.mean() - slope * centred_W
+        freedom = len(value_W) - 2
+        quantile = stdtrit(freedom, (1 + CONFIDENCE) / 2)
+        scatter = quantile * np.sqrt(float(rest_W @ rest_W) / freedom)
+        further = float(later_V.mean() - place_W.mean())
+        of_means = 1 / len(value_W) + 1 / len(later_V)
+        of_slope = further**2 / squares
+        half_still = float(scatter * np.sqrt(of_means)) + ROUNDING
+        half_moving = float(scatter * np.sqrt(of_means + of_slope)) + ROUNDING
+        return cls(slope * further, half_still, half_moving)
 
 
 def _heading(change: ExpertChange) -> list[str]:
-    was, now = change.logged.before, change.logged.after
-    moved = "  ".join(
-        f"{name} {100 * was.get(name, 0):.1f} -> {100 * now.get(name, 0):.1f}%"
-        for name in dict.fromkeys([*was, *now])
-        if was.get(name, 0) != now.get(name, 0)
-    )
-    before, after = (
-        "{:,} to {:,}".format(*_steps(side))
-        for side in (change.windows_before, change.windows_after)
-    )
+    was = change.logged.before
+    now = change.logged.after
+    moved = []
+    for name in dict.fromkeys([*was, *now]):
+        old = was.get(name, 0)
+        new = now.get(name, 0)
+        if old != new:
+            moved.append(f"{name} {100 * old:.1f} -> {100 * new:.1f}%")
+    before = _steps_text(change.windows_before)
+    after = _steps_text(change.windows_after)
     lines = [
-        f"change of weights at step {change.step:,} ({change.logged.why}): {moved}",
+        f"change of weights at step {change.step:,} ({change.logged.why}): {'  '.join(moved)}",
         f"steps {before} before it, {after} after it; * is more than drift and chance give",
     ]
     if len(change.windows_before) < MIN_WINDOWS:
@@ -228,14 +262,24 @@ def _by_layer(change: ExpertChange) -> list[str]:
 
 
 def _by_domain(change: ExpertChange) -> list[str]:
-    lines = [f"{'domains':16}" + "".join(f"{name_text(name):>20}" for name in COMPARED_BY_DOMAIN)]
+    columns = [f"{name_text(name):>20}" for name in COMPARED_BY_DOMAIN]
+    lines = [f"{'domains':16}{''.join(columns)}"]
     for (domain,), rows in change.by_domain.group_by("domain", maintain_order=True):
         line = f"{str(domain)[:15]:16}"
-        for *values, differs in rows.select("before", "after", "differs").iter_rows():
-            texts = ["-" if value is None else f"{value:.3f}" for value in values]
-            line += f"{' -> '.join(texts) + ('*' if differs else ' '):>20}"
+        for before, after, differs in rows.select("before", "after", "differs").iter_rows():
+            mark = "*" if differs else " "
+            line += f"{_value_text(before)} -> {_value_text(after)}{mark}".rjust(20)
         lines.append(line)
     return lines
+
+
+def _value_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _steps_text(windows: Sequence[Window]) -> str:
+    first, last = _steps(windows)
+    return f"{first:,} to {last:,}"
 
 
 def _steps(windows: Sequence[Window]) -> tuple[int, int]:

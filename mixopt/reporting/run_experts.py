@@ -1,5 +1,6 @@
 """Experts of a run directory: what `mixopt experts` prints and draws."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,9 +45,10 @@ from mixopt.routing import (
     lift,
     load_shares,
 )
-from mixopt.run_directory import SWEEP, VALIDATE, Run, TrialExperts, load_run
+from mixopt.run_directory import SWEEP, VALIDATE, Run, Step, TrialExperts, load_run
 from mixopt.sweeps import read_entry
 from mixopt.system import Array, IntArray, check_links, write_text
+from mixopt.trials import TrialResult
 
 FIGURES = "figures"
 DESCRIPTIONS = {
@@ -55,6 +57,26 @@ DESCRIPTIONS = {
     "experts_over_time": "Balance and specialisation of each layer over the steps.",
 }
 SHOWN = 12  # trials listed
+DEEP = 3.0  # powers of two on each side of the colour scale
+COLOURS = {  # of a load, from the lowest to the highest
+    0.0: "#f3faff",
+    0.25: "#a9d6f2",
+    0.5: "#bcbab5",
+    0.68: "#cf8f45",
+    0.85: "#8f3d00",
+    1.0: "#300c00",
+}
+LOADS = LinearSegmentedColormap.from_list("load", list(COLOURS.items()))
+SCREEN = 5.2  # inches, maximum height of a map
+MAX_LAYERS = 3  # layers of the map by domain
+MAX_LAYER_TICKS = 16
+MAX_EXPERT_TICKS = 32
+MEASURES = {
+    "load_entropy": "load entropy; 1 is even",
+    "max_violation": "MaxVio: largest load above an even one",
+    "dead": "dead experts",
+    "specialisation": "specialisation; 1 is one domain each",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +110,7 @@ class PretrainingExperts:
         for window in windows:
             last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
         logged = tuple(read_changes(path / MIXTURE_LOG))
-        train = reduce(add, (window.assignments for window in _settled(windows)))
+        train = reduce(add, [window.assignments for window in _settled(windows)])
         changes = expert_changes(windows, logged, change)
         return cls(path, windows, logged, changes, train, Summary.of(train))
 
@@ -155,16 +177,15 @@ class SweepExperts:
     @classmethod
     def read(cls, path: Path, *, run: Run | None = None, trust: bool = False) -> Self | None:
         """Read a run directory, or take an opened run; None if no trial has experts."""
-        swept, validated = (
-            [read_entry(file)[1] for file in sorted(step.trial_files(path))]
-            for step in (SWEEP, VALIDATE)
-        )
+        swept = _results(SWEEP, path)
         trials = TrialExperts.of(swept)
         if trials is None:
             return None
-        results = (*swept, *validated)
-        counts = {result.trial: result.experts for result in results if result.experts is not None}
-        name = next(iter(counts))
+        counts = {}
+        for result in [*swept, *_results(VALIDATE, path)]:
+            if result.experts is not None:
+                counts[result.trial] = result.experts
+        name, *_ = counts
         with suppress(MixoptError):  # before the sweep ends there may be no best trial
             name = shown_trial(run or load_run(path, trust=trust), counts)
         return cls(path, trials, counts, name, Summary.of(counts[name].train))
@@ -202,19 +223,31 @@ class SweepExperts:
             f"{'trial':<18}{'load entropy':>14}{'MaxVio':>10}{'dead':>6}{'specialisation':>16}",
         ]
         for row in table.head(SHOWN).iter_rows(named=True):
-            value = row["specialisation"]
-            how = "" if row["collapse"] is None else f"  {row['collapse'].partition(';')[0]}"
-            lines.append(
+            specialisation = ""
+            if row["specialisation"] is not None:
+                specialisation = f"{row['specialisation']:.3f}"
+            line = (
                 f"{row['trial'][:17]:<18}{row['load_entropy']:>14.3f}{row['max_violation']:>10.2f}"
-                f"{row['dead']:>6}{'' if value is None else format(value, '.3f'):>16}{how}"
+                f"{row['dead']:>6}{specialisation:>16}"
             )
+            if row["collapse"] is not None:
+                line += f"  {row['collapse'].partition(';')[0]}"
+            lines.append(line)
         if table.height > SHOWN:
             lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
         lines += ["", f"trial {self.shown}: {self.summary}"]
-        values = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
+        values = []
+        for layer, value in self.specialisation.items():
+            if value is not None:
+                values.append(f"{layer}: {value:.3f}")
         if values:
             lines.append(f"held-out text: specialisation by layer: {'  '.join(values)}")
         return "\n".join(lines)
+
+
+def _results(step: Step, path: Path) -> list[TrialResult]:
+    """Return the results of a step's trials, in the order of their names."""
+    return [read_entry(file)[1] for file in sorted(step.trial_files(path))]
 
 
 RunExperts = PretrainingExperts | SweepExperts
@@ -266,20 +299,16 @@ def draw_experts(experts: RunExperts) -> list[Path]:
 
 def shown_trial(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
     """Return the trial of the recommended mixture, or the best trial with counts."""
-    order = [best_trial(run.trials, run.objective)[0], *counts]
+    best, _ = best_trial(run.trials, run.objective)
     if run.is_done("validate"):
         chosen = run.recommendation.chosen
-        order = [*(name for name in counts if mixture_of(name) == chosen), *order]
-    return next(name for name in order if name in counts)
-
-
-DEEP = 3.0  # powers of two on each side of the colour scale
-_PLACES = (0.0, 0.25, 0.5, 0.68, 0.85, 1.0)
-_COLOURS = ("#f3faff", "#a9d6f2", "#bcbab5", "#cf8f45", "#8f3d00", "#300c00")
-LOADS = LinearSegmentedColormap.from_list("load", list(zip(_PLACES, _COLOURS, strict=True)))
-SCREEN = 5.2  # inches, maximum height of a map
-LAYERS_SHOWN = 3
-LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # maximum numbers of ticks
+        for name in counts:
+            if mixture_of(name) == chosen:
+                return name
+    if best in counts:
+        return best
+    first, *_ = counts
+    return first
 
 
 def plot_load(assignments: Assignments) -> Figure:
@@ -291,7 +320,7 @@ def plot_load(assignments: Assignments) -> Figure:
     figure, axes_RC = new_figure(1.3 + min(SCREEN, 0.22 * len(names)))
     axes = axes_RC[0, 0]
     image = _draw_loads(axes, load_LE)
-    step = -(-len(names) // LAYERS_NAMED)
+    step = math.ceil(len(names) / MAX_LAYER_TICKS)
     axes.set_yticks(range(0, len(names), step), names[::step])
     ticks(8, axes.xaxis, integer=True)
     label(axes, x="expert", y="layer")
@@ -302,7 +331,7 @@ def plot_load(assignments: Assignments) -> Figure:
 def plot_domain_experts(assignments: Assignments) -> Figure:
     """Plot the shares of each domain's tokens by expert, in a few layers."""
     last = len(assignments.layers) - 1
-    places = np.unique(np.linspace(0, last, min(LAYERS_SHOWN, last + 1)).round().astype(int))
+    places = np.unique(np.linspace(0, last, min(MAX_LAYERS, last + 1)).round().astype(int))
     chosen = [assignments.layers[place] for place in places]
     height = 0.75 + 0.19 * len(assignments.domains)
     figure, axes_RC = new_figure(0.6 + height * len(chosen), 1, len(chosen))
@@ -312,7 +341,7 @@ def plot_domain_experts(assignments: Assignments) -> Figure:
         order_E = _by_domain(layer)
         image = _draw_loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), list(map(written, assignments.domains)))
-        step = -(-len(order_E) // EXPERTS_NAMED)
+        step = math.ceil(len(order_E) / MAX_EXPERT_TICKS)
         axes.set_xticks(range(0, len(order_E), step), [str(expert) for expert in order_E[::step]])
         label(axes, title=f"layer {layer.key}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
@@ -325,14 +354,8 @@ def plot_windows(
 ) -> Figure:
     """Plot balance and specialisation over time, and changes of weights."""
     ends_W = [end for end, _ in windows]
-    measures = (
-        ("load_entropy", "load entropy; 1 is even"),
-        ("max_violation", "MaxVio: largest load above an even one"),
-        ("dead", "dead experts"),
-        ("specialisation", "specialisation; 1 is one domain each"),
-    )
     figure, axes_RC = new_figure(4.6, 2, 2)
-    for place, (name, title) in enumerate(measures):
+    for place, (name, title) in enumerate(MEASURES.items()):
         axes = axes_RC.flat[place]
         value_WL = np.array([table[name].to_numpy() for _, table in windows], float)
         lines = axes.plot(ends_W, value_WL, color=FAINT, linewidth=0.8, alpha=0.7)

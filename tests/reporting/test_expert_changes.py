@@ -13,7 +13,7 @@ from made_experts import counted
 import mixopt
 from mixopt.errors import RoutingError, RunError
 from mixopt.online import MIXTURE_LOG, LoggedChange, MixtureLog, read_changes
-from mixopt.reporting.expert_changes import COMPARED_BY_LAYER, ExpertChange, _continued
+from mixopt.reporting.expert_changes import COMPARED_BY_LAYER, Drift, ExpertChange
 from mixopt.routing import ExpertRecord
 
 EVERY = 10
@@ -155,7 +155,7 @@ def test_at_most_one_in_a_hundred_numbers_that_drift_is_called_a_difference(
 
 
 def test_what_is_beyond_the_drift_and_chance_of_a_line_before_is_called_a_difference():
-    found = _continued(np.array([0.0, 10, 20]), np.array([1.0, 2, 4]), np.array([40.0, 60]))
+    found = Drift.of(np.array([0.0, 10, 20]), np.array([1.0, 2, 4]), np.array([40.0, 60]))
     # Slope 0.15, squared rest 1/6 of one degree of freedom, whose quantile is 63.6567.
     assert found == pytest.approx((6.0, 23.7234, 77.2379), rel=1e-4)
     for drift in (0.5, 0.0):
