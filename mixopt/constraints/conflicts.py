@@ -18,6 +18,7 @@ import numpy as np
 from mixopt.constraints.convex_limits import ConvexLimit
 from mixopt.constraints.limits import LinearLimit
 from mixopt.constraints.solvers import Polytope, are_linear
+from mixopt.system import Array
 
 MAX_HINTS = 5  # changes of a setting in one message
 
@@ -54,11 +55,13 @@ class _Limits:
         for removed in self.convex:
             convex = tuple(limit for limit in limits.convex if limit is not removed)
             fewer = replace(limits, convex=convex)
-            limits = limits if fewer.are_possible else fewer
+            if not fewer.are_possible:
+                limits = fewer
         for removed_limit in self.linear:
             linear = [limit for limit in limits.linear if limit is not removed_limit]
             fewer = replace(limits, linear=linear)
-            limits = limits if fewer.are_possible else fewer
+            if not fewer.are_possible:
+                limits = fewer
         return limits
 
     def explain(self, everything: _Limits) -> str:
@@ -72,11 +75,11 @@ class _Limits:
             texts.setdefault(convex_limit.source, []).append(convex_limit.describe())
             hints.setdefault(convex_limit.source, everything.convex_hint(convex_limit))
         listed = [f"{source}: {', '.join(limits)}" for source, limits in texts.items()]
+        conflict = f"no mixture satisfies all of these limits{self._gap()} ({'; '.join(listed)})"
         changes = [hint for hint in hints.values() if hint]
-        return (
-            f"no mixture satisfies all of these limits{self._gap()} ({'; '.join(listed)}); "
-            f"{', or '.join(changes[:MAX_HINTS]) or 'change several of them'}"
-        )
+        if not changes:
+            return f"{conflict}; change several of them"
+        return f"{conflict}; {', or '.join(changes[:MAX_HINTS])}"
 
     def hint(self, setting: str) -> str | None:
         """Return the least sufficient change of one setting; None: no change suffices."""
@@ -105,15 +108,20 @@ class _Limits:
 
     def polytope(self, moving: Collection[LinearLimit] = (), *, scaled: bool = True) -> Polytope:
         """Return the linear limits as rows; a change relaxes `moving` ones, scaled ones from 0."""
-        rows: list[np.ndarray] = []
+        rows: list[Array] = []
         upper: list[float] = []
         relief: list[float] = []
         for limit in self.linear:
-            from_0 = scaled and limit.rate > 0 and limit in moving
-            rate = limit.rate * (limit.setting or 1.0) if from_0 else 1.0
             rows.append(limit.row(self.domains))
-            upper.append(0.0 if from_0 else limit.sign * limit.value)
-            relief.append(rate if limit in moving else 0.0)
+            if limit not in moving:
+                upper.append(limit.sign * limit.value)
+                relief.append(0.0)
+            elif scaled and limit.rate > 0:
+                upper.append(0.0)
+                relief.append(limit.rate * (limit.setting or 1.0))
+            else:
+                upper.append(limit.sign * limit.value)
+                relief.append(1.0)
         domains = len(self.domains)
         return Polytope(
             lower_D=np.zeros(domains),

@@ -9,6 +9,7 @@ Shapes: D domains, R rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,13 +29,14 @@ from mixopt.constraints.convex_limits import (
 )
 from mixopt.constraints.feasible_set import FeasibleSet
 from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
-from mixopt.constraints.limits import LinearLimit, Proportions, cap, floor
+from mixopt.constraints.limits import LinearLimit, Proportions, cap, floor, indicator
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import Array, below_branch, choice_fault, chosen, html_table, share_text
 
 FREE = "--free"  # prefix of the source of limits that fix all other domains
 PHASES = "design.phases"
+BOUNDS = "constraints.bounds"
 BINDING = 1e-4  # a limit is active if the weight is this near to it
 
 
@@ -172,17 +174,21 @@ class Constraints:
             fault = choice_fault(pattern, self.domains, "domain")
             if fault is not None:
                 raise ConfigError(f"{FREE} {pattern}: {fault}")
-        moving = {domain for pattern in free for domain in chosen(pattern, self.domains)}
+        moving: set[str] = set()
+        for pattern in free:
+            moving.update(chosen(pattern, self.domains))
         if len(moving) < 2:
             raise ConfigError(
                 f"{FREE} {' '.join(free)}: the other domains fix the share of a single one; free"
                 " two or more, such as a branch"
             )
         source = f"{FREE}, at the shares of {name}"
-        weights = reference.over(self.domains)
-        fixed = {name: weight for name, weight in weights.items() if name not in moving}
-        caps = [cap(domain, weight, source) for domain, weight in fixed.items()]
-        floors = [floor(domain, weight, source) for domain, weight in fixed.items()]
+        caps: list[LinearLimit] = []
+        floors: list[LinearLimit] = []
+        for domain, weight in reference.over(self.domains).items():
+            if domain not in moving:
+                caps.append(cap(domain, weight, source))
+                floors.append(floor(domain, weight, source))
         return self.with_limits([*caps, *floors])
 
     @cached_property
@@ -214,9 +220,11 @@ class Constraints:
             previous = strictest.get(key)
             if previous is None or limit.sign * limit.value < limit.sign * previous.value:
                 strictest[key] = limit
-        single = [(None, domain, side) for side in (False, True) for domain in self.domains]
-        groups = [key for key in strictest if key[0] is not None]
-        return [strictest[key] for key in (*single, *groups) if key in strictest]
+        order: list[tuple[str | None, str, bool]] = []
+        order += [(None, domain, False) for domain in self.domains]
+        order += [(None, domain, True) for domain in self.domains]
+        order += [key for key in strictest if key[0] is not None]
+        return [strictest[key] for key in order if key in strictest]
 
     @cached_property
     def groups(self) -> dict[str, tuple[tuple[str, ...], float, float]]:
@@ -225,8 +233,11 @@ class Constraints:
         for limit in self.strictest:
             if limit.group is not None:
                 _, low, high = groups.get(limit.group, ((), 0.0, 1.0))
-                ends = (limit.value, high) if limit.is_floor else (low, limit.value)
-                groups[limit.group] = (limit.domains, *ends)
+                if limit.is_floor:
+                    low = limit.value
+                else:
+                    high = limit.value
+                groups[limit.group] = (limit.domains, low, high)
         return groups
 
     @property
@@ -250,17 +261,18 @@ class Constraints:
     def binding(self, mixture: Mixture) -> list[str]:
         """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`."""
         weights = mixture.over(self.domains)
-        active = [
-            f"{limit.text} ({limit.origin})"
-            for limit in self.strictest
-            if not (limit.is_open or limit.source == PHASES or limit.source.startswith(FREE))
-            and abs(limit.share(weights) - limit.value) <= BINDING
-        ]
-        frozen = [r.source for r in self.linear if r.is_floor and r.source.startswith(FREE)]
-        active += [f"{frozen.count(s)} domains are fixed ({s})" for s in dict.fromkeys(frozen)]
-        for limit in self.convex:
-            if limit.is_active(weights.array):
-                active.append(f"{limit.describe()} ({limit.source})")
+        active: list[str] = []
+        for limit in self.strictest:
+            is_stated = limit.source != PHASES and not limit.source.startswith(FREE)
+            is_near = abs(limit.share(weights) - limit.value) <= BINDING
+            if is_stated and is_near and not limit.is_open:
+                active.append(f"{limit.text} ({limit.origin})")
+        fixed = Counter(limit.source for limit in self.linear if limit.is_floor)
+        for source, count in fixed.items():
+            if source.startswith(FREE):
+                active.append(f"{count} domains are fixed ({source})")
+        convex = [limit for limit in self.convex if limit.is_active(weights.array)]
+        active += [f"{limit.describe()} ({limit.source})" for limit in convex]
         return active
 
     def _repr_html_(self) -> str:
@@ -275,9 +287,10 @@ class Constraints:
         return html_table(("limit", "field"), rows)
 
     def _bounds(self, *, is_floor: bool) -> Array:
-        single = [s for s in self.strictest if s.group is None and s.is_floor is is_floor]
-        values = {limit.domains[0]: limit.value for limit in single}
-        bounds_D = np.array([values.get(name, 0.0 if is_floor else 1.0) for name in self.domains])
+        bounds_D = np.zeros(len(self.domains)) if is_floor else np.ones(len(self.domains))
+        for limit in self.strictest:
+            if limit.group is None and limit.is_floor is is_floor:
+                bounds_D[self.domains.index(limit.domains[0])] = limit.value
         bounds_D.flags.writeable = False
         return bounds_D
 
@@ -287,7 +300,7 @@ class Constraints:
         lows: list[float] = []
         highs: list[float] = []
         for members, low, high in self.groups.values():
-            rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
+            rows.append(indicator(members, self.domains))
             lows.append(low)
             highs.append(high)
         for fixed in self.proportions:
@@ -350,10 +363,11 @@ def _linear(
     """Yield the bounds of domains, caps by epochs, and the bounds of branches and groups."""
     names = tuple(inventory)
     for name, (low, high) in config.bounds_of(names).items():
-        source = "constraints.bounds"
-        _check_order(f"{source}.{name}", low, high)
-        yield from (cap(name, high, source),) if high < 1 else ()
-        yield from (floor(name, low, source),) if low > 0 else ()
+        _check_order(f"{BOUNDS}.{name}", low, high)
+        if high < 1:
+            yield cap(name, high, BOUNDS)
+        if low > 0:
+            yield floor(name, low, BOUNDS)
     epochs = config.epochs_of(names)
     if epochs and target_tokens is None:
         raise ConfigError(
@@ -372,20 +386,27 @@ def _linear(
             inventory=inventory[domain],
             target_tokens=target_tokens or 0,
         )
-    groups = [
-        (f"constraints.bounds.{branch}", f"{branch}/*", below_branch(branch, names), ends)
-        for branch, ends in config.branch_bounds(names).items()
-    ]
+    for branch, (low, high) in config.branch_bounds(names).items():
+        members = below_branch(branch, names)
+        yield from _group_limits(f"{BOUNDS}.{branch}", f"{branch}/*", members, low, high)
     for name, group in (config.groups or {}).items():
-        members = [m for pattern in group.domains for m in chosen(pattern, names) or (pattern,)]
-        groups.append((f"constraints.groups.{name}", name, tuple(members), group.bounds))
-    for source, name, domains, (low, high) in groups:
-        for domain in domains:
-            if domains.count(domain) > 1:
-                raise ConfigError(f"{source}: domain {domain!r} is given twice")
-        _check_order(source, low, high)
-        yield LinearLimit(domains, high, source, name)
-        yield LinearLimit(domains, low, source, name, is_floor=True)
+        chosen_names: list[str] = []
+        for pattern in group.domains:
+            chosen_names += chosen(pattern, names) or (pattern,)
+        low, high = group.bounds
+        yield from _group_limits(f"constraints.groups.{name}", name, tuple(chosen_names), low, high)
+
+
+def _group_limits(
+    source: str, name: str, domains: tuple[str, ...], low: float, high: float
+) -> Iterator[LinearLimit]:
+    """Yield the maximum and the minimum of a group."""
+    for domain in domains:
+        if domains.count(domain) > 1:
+            raise ConfigError(f"{source}: domain {domain!r} is given twice")
+    _check_order(source, low, high)
+    yield LinearLimit(domains, high, source, name)
+    yield LinearLimit(domains, low, source, name, is_floor=True)
 
 
 def _check_order(source: str, low: float, high: float) -> None:

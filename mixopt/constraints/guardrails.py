@@ -147,16 +147,16 @@ class Guardrails:
     @cached_property
     def margins_G(self) -> Array:
         """The allowed excess of each loss, in its unit."""
-        return np.array([*self._margins.values(), *[0.0] * len(self._floors)])
+        floors = np.zeros(len(self._floors))
+        return np.concatenate([list(self._margins.values()), floors])
 
     @cached_property
     def fixed_G(self) -> Array:
         """A checkpoint's losses, and floors, metrics negated; nan for predicted references."""
-        fixed = [np.nan] * len(self._margins)
-        if self.reference == BASE:
-            base = self.base or {}
-            fixed = [base[name] for name in self._margins]
-        values_G = np.array([*fixed, *self._floors.values()])
+        base = self.base or {}
+        is_base = self.reference == BASE
+        fixed = [base[name] if is_base else np.nan for name in self._margins]
+        values_G = np.array(fixed + list(self._floors.values()))
         return np.asarray(self.signs_G * values_G)
 
     @cached_property
@@ -231,10 +231,14 @@ class Guardrails:
         sign = "<=" if is_loss else ">="
         if self.floors_G[place]:
             return f"{name} {sign} {self._stated(place):g} ({FLOORS})"
-        margin = self.margins_G[place]
-        offset = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
         label = f"loss of {name}" if is_loss else name
-        return f"{label} {sign} that of {self.reference}{offset} ({SOURCE})"
+        text = f"{label} {sign} that of {self.reference}"
+        margin = self.margins_G[place]
+        if margin and is_loss:
+            text += f" + {margin:.3g}"
+        elif margin:
+            text += f" - {margin:.3g}"
+        return f"{text} ({SOURCE})"
 
     def _refusal(self, place: int, excess_G: Array) -> str:
         """Return by how much a guardrail is violated, and what would allow it."""

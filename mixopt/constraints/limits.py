@@ -81,7 +81,7 @@ class LinearLimit:
 
     def row(self, domains: Sequence[str]) -> Array:
         """Return the row of the limit `row . w <= sign * value`, shape (D,)."""
-        return self.sign * _members(self.domains, domains)
+        return self.sign * indicator(self.domains, domains)
 
     def share(self, weights: Mapping[str, float]) -> float:
         """Return the total share of the domains in a mixture."""
@@ -199,7 +199,7 @@ class Proportions:
 
     def rows(self, domains: Sequence[str]) -> Array:
         """Return rows whose product with every mixture in these ratios is 0, shape (R, D)."""
-        members_D = _members(self.ratios, domains)
+        members_D = indicator(self.ratios, domains)
         columns = [domains.index(name) for name in self.ratios][:-1]
         rows_RD = np.zeros((len(columns), len(domains)))
         for row, column in enumerate(columns):
@@ -219,6 +219,6 @@ class Proportions:
         return None
 
 
-def _members(members: Collection[str], domains: Sequence[str]) -> Array:
-    """Return 1 for each domain that is a member, else 0, shape (D,)."""
+def indicator(members: Collection[str], domains: Sequence[str]) -> Array:
+    """Return 1 for each domain among some, else 0, shape (D,)."""
     return np.array([name in members for name in domains], dtype=float)

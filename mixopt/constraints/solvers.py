@@ -74,8 +74,7 @@ class Polytope:
 
     def lowest(self, cost_D: Array) -> Array | None:
         """Return a mixture with the lowest cost, shape (D,); None: there is no mixture."""
-        solution = self._solve(np.append(cost_D, 0.0))
-        return None if solution is None else solution.weights_D
+        return _weights(self._solve(np.append(cost_D, 0.0)))
 
     def least_change(self, convex: Sequence[ConvexLimit] = ()) -> float | None:
         """Return the least change, >= 0, that makes the limits feasible; None: there is none."""
@@ -109,8 +108,7 @@ class Polytope:
         if len(convex) == 1:
             return self.lowest_value(convex[0])
         if are_linear(convex):
-            solution = self._solve(self._last, relaxed=convex, is_free=True)
-            return None if solution is None else solution.weights_D
+            return _weights(self._solve(self._last, relaxed=convex, is_free=True))
         within = self._within(convex)
         start_D = within.middle()
         if start_D is None:
@@ -125,8 +123,7 @@ class Polytope:
         """
         bounded = limit.with_upper(0.0)
         if are_linear([limit, *others]):
-            solution = self._solve(self._last, others, relaxed=[bounded])
-            return None if solution is None else solution.weights_D
+            return _weights(self._solve(self._last, others, relaxed=[bounded]))
         within = self._within([limit, *others])
         start_D = within._start_of(limit)
         if start_D is None:
@@ -270,7 +267,12 @@ class Polytope:
 
 def are_linear(convex: Sequence[ConvexLimit]) -> bool:
     """Return whether all convex limits have a linear form."""
-    return all(limit.linear_form is not None for limit in convex)
+    return not _smooth(convex)
+
+
+def _smooth(convex: Sequence[ConvexLimit]) -> list[ConvexLimit]:
+    """Return the convex limits without a linear form, of which solvers use value and gradient."""
+    return [limit for limit in convex if limit.linear_form is None]
 
 
 def minimize_slsqp(
@@ -309,15 +311,15 @@ def minimize_slsqp(
         conditions.append(_condition("eq", equalities, domains))
     if len(upper_R):
         conditions.append(_condition("ineq", inequalities, rows_RX.shape[1]))
-    further: list[Array] = []
+    rooms = [_room(limit) for limit in _smooth(convex)]
+    conditions += [_condition("ineq", room, domains) for room in rooms]
+    raised_rooms = [_raised_room(limit, domains) for limit in _smooth(relaxed)]
+    conditions += [_condition("ineq", room, domains + 1) for room in raised_rooms]
+    first_X = start_X
     for limit in [*convex, *relaxed]:
         if limit.linear_form is not None:
-            further.append(limit.linear_form.further_at(start_X[:domains]))
-        elif limit in relaxed:
-            conditions.append(_condition("ineq", _raised_room(limit, domains), domains + 1))
-        else:
-            conditions.append(_condition("ineq", _room(limit), domains))
-    first_X = np.concatenate([start_X, *further])
+            further_U = limit.linear_form.further_at(start_X[:domains])
+            first_X = np.concatenate([first_X, further_U])
     bounds: list[Any] = [*zip(polytope.lower_D.tolist(), polytope.upper_D.tolist(), strict=True)]
     bounds += [(None, None)] * (count - domains)
     bounds += [(0.0, 1.0)] * (len(first_X) - count)
@@ -332,6 +334,10 @@ def minimize_slsqp(
     )
     end_X = np.asarray(solution.x)[:count]
     return end_X if np.isfinite(end_X).all() else start_X
+
+
+def _weights(solution: Solution | None) -> Array | None:
+    return None if solution is None else solution.weights_D
 
 
 def _last_variable(domains: int) -> DifferentiableFunction:
