@@ -1,7 +1,7 @@
 """Results of a run and its steps for the terminal: the answer in one screen, and proposals."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from mixopt.mixture import Mixture, Phases, branch_shares
 from mixopt.proposals import (
     Forecast,
     Front,
+    Interval,
     Proposal,
     Recommendation,
     Validation,
@@ -33,6 +34,8 @@ from mixopt.run_directory import RECOMMENDATION, Run, base_losses
 from mixopt.system import share_text
 
 MAX_SHARES = 4  # domains shown for a point of a front
+MIN_SHARE = 0.005  # of these
+LARGEST = "largest weights"  # their column
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
 MAX_OTHERS = 5  # losses outside the objective named on the first screen
 USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
@@ -71,9 +74,12 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
     """Return the result of a finished step as plain values."""
     path = run.path
     if step == "prepare":
-        corpus, tokenizer = run.corpus, run.config.corpus.tokenizer
-        sizes = {"tokens": corpus.inventory, "vocab_size": corpus.vocab_size}
-        return {"corpus": str(path / "corpus"), "tokenizer": tokenizer, **sizes}
+        return {
+            "corpus": str(path / "corpus"),
+            "tokenizer": run.config.corpus.tokenizer,
+            "tokens": run.corpus.inventory,
+            "vocab_size": run.corpus.vocab_size,
+        }
     if step == "design":
         roles = Counter(trial.role for trial in run.design)
         return {"trials": len(run.design), "roles": dict(roles)}
@@ -93,53 +99,77 @@ def forgetting_table(run: Run) -> Table | None:
     base = base_losses(run)
     if base is None or not run.is_done("validate"):
         return None
-    validation, chosen = run.validation, run.recommendation.chosen
-    natural = ["natural"] if "natural" in validation.mixtures else []
-    mixtures, rows = list(dict.fromkeys([*natural, chosen])), []
+    validation = run.validation
+    chosen = run.recommendation.chosen
+    mixtures = [chosen]
+    if "natural" in validation.mixtures and chosen != "natural":
+        mixtures = ["natural", chosen]
+    rows = []
     for name in validation.trials.targets:
         if name not in base:
             continue
-        called, unit = called_loss(name, run.objective.items)
-        means = [size_text(validation.mean(mixture, name), unit) for mixture in mixtures]
+        label, unit = called_loss(name, run.objective.items)
+        cells = [label, size_text(base[name], unit)]
+        cells += [size_text(validation.mean(mixture, name), unit) for mixture in mixtures]
         gain = validation.compare_with(base[name], name, of=chosen)
-        cells = ("", "") if gain is None else (gain.mean_text, gain.ends_text)
-        rows.append((called, size_text(base[name], unit), *means, *cells))
+        if gain is None:
+            cells += ["", ""]
+        else:
+            cells += [gain.mean_text, gain.ends_text]
+        rows.append(tuple(cells))
     title = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}"
     names = [named(mixture, validation.mixtures) for mixture in mixtures]
-    return title, ("loss", "before: the checkpoint", *names, "gain", "95% interval"), rows
+    columns = ("loss", "before: the checkpoint", *names, "gain", "95% interval")
+    return title, columns, rows
 
 
 def called_loss(name: str, shares: Collection[str]) -> tuple[str, str]:
     """Return the label of a loss and its unit: points for shares of right answers, else ""."""
-    return (f"{name}, points", "right_answers") if name in shares else (name, "")
+    if name in shares:
+        return f"{name}, points", "right_answers"
+    return name, ""
 
 
 def headline_of(run: Run) -> str:
     """Return the answer of a validated run in one line, a broken guardrail first."""
+    headline = run.recommendation.headline
     broken = "; ".join(f"guardrail {line}" for line in broken_guardrails(run))
-    return f"{f'BREAKS {broken}. ' if broken else ''}{run.recommendation.headline}"
+    if broken:
+        return f"BREAKS {broken}. {headline}"
+    return headline
 
 
 def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
-    recommendation, note = run.recommendation, run.validation.means_note
+    recommendation = run.recommendation
     title = f"Shares of the training tokens, for {recommendation.objective}"
     lines = [
         headline_of(run),
         "",
         _shares_table(title, recommendation, "recommended"),
         table_text(*gain_table(recommendation, run.validation), texts=("verdict",)),
-        *([note, ""] if note else []),
-        *_other_losses(recommendation.other_losses, run.objective.items),
-        *(f"warning: {line}" for line in (*recommendation.warnings, *broken_by_baselines(run))),
     ]
+    note = run.validation.means_note
+    if note:
+        lines += [note, ""]
+    if recommendation.other_losses:
+        lines.append(_other_losses(recommendation.other_losses, run.objective.items))
+    warnings = [*recommendation.warnings, *broken_by_baselines(run)]
+    lines += _labelled("warning", warnings)
     return "\n".join(lines) + "\n"
+
+
+def _labelled(label: str, lines: Iterable[str]) -> list[str]:
+    """Return lines that begin with a label."""
+    return [f"{label}: {line}" for line in lines]
 
 
 def gain_table(recommendation: Recommendation, validation: Validation) -> Table:
     """Return the table of the recommended mixture, then of its gain over each other one."""
-    chosen, unit = recommendation.chosen, recommendation.unit
-    names, value = [chosen, *recommendation.gains], "metric" if unit in HIGHER_UNITS else "loss"
+    chosen = recommendation.chosen
+    unit = recommendation.unit
+    value = "metric" if unit in HIGHER_UNITS else "loss"
+    names = [chosen, *recommendation.gains]
     mean = value_text(validation.mean(chosen), unit)
     rows: list[tuple[str, ...]] = [(named(chosen, names), mean, "", "", "", "")]
     for name, gain in in_order(recommendation.gains).items():
@@ -171,8 +201,12 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
 def own_baselines(run: Run) -> dict[str, Mixture]:
     """Return the baselines that the user defined."""
     phases = Phases.of(run.config.design.phases)
-    mixtures = {n: Mixture(w) for n, w in run.config.validation.baselines.items() if w is not None}
-    return {n: phases.tied(mixture) if phases else mixture for n, mixture in mixtures.items()}
+    mixtures = {}
+    for name, weights in run.config.validation.baselines.items():
+        if weights is not None:
+            mixture = Mixture(weights)
+            mixtures[name] = phases.tied(mixture) if phases else mixture
+    return mixtures
 
 
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
@@ -182,8 +216,12 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
         mixtures = {name: run.validation.mixture(name) for name in names}
     else:
         mixtures = {"natural": run.natural} | own_baselines(run)
-    breaks = (baseline_breaks(*item, run.constraints) for item in mixtures.items())
-    return tuple(line for line in breaks if line is not None)
+    lines = []
+    for name, mixture in mixtures.items():
+        line = baseline_breaks(name, mixture, run.constraints)
+        if line is not None:
+            lines.append(line)
+    return tuple(lines)
 
 
 def is_usual(baseline: str) -> bool:
@@ -197,7 +235,9 @@ def in_order(gains: Mapping[str, Difference]) -> dict[str, Difference]:
     def place(name: str) -> int:
         if name == "natural":
             return 0
-        return 3 if is_proposal(name) else 2 if is_usual(name) else 1
+        if is_proposal(name):
+            return 3
+        return 2 if is_usual(name) else 1
 
     return {name: gains[name] for name in sorted(gains, key=place)}
 
@@ -209,42 +249,43 @@ def proposal_text(proposal: Proposal) -> str:
         _shares_table(f"{whose} for {proposal.objective}", proposal, "proposed"),
         _predicted_line(proposal),
         *sureness_lines(proposal),
-        *(f"active constraint: {limit}" for limit in proposal.binding),
-        *(f"warning: {warning}" for warning in proposal.warnings),
     ]
+    lines += _labelled("active constraint", proposal.binding)
+    lines += _labelled("warning", proposal.warnings)
     return "\n".join(lines) + "\n"
 
 
 def forecast_lines(forecast: Forecast) -> str:
     """Return the tables of a mixture, its losses and gains, and the broken constraints."""
     prediction = forecast.predicted
-    losses = [
-        (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
-        if name in forecast.shares
-        else (name, f"{loss.value:.4f}", f"{loss.low:.4f} to {loss.high:.4f}")
-        for name, loss in prediction.losses.items()
-    ]
-    gains = [
-        (
-            f"best trial ({prediction.best_trial})" if name == "best_trial" else name,
-            gain.mean_text,
-            gain.ends_text,
-        )
-        for name, gain in prediction.gains.items()
-    ]
+    losses = [_loss_row(name, loss, forecast.shares) for name, loss in prediction.losses.items()]
+    gains = []
+    for name, gain in prediction.gains.items():
+        over = f"best trial ({prediction.best_trial})" if name == "best_trial" else name
+        gains.append((over, gain.mean_text, gain.ends_text))
     title = f"Predicted gains, {unit_text(prediction.unit)} (above 0 is better)"
     lines = [
         _shares_table(f"Mixture for {prediction.objective}", prediction, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
         table_text(title, ("over", "gain", "90% interval"), gains),
-        *_other_losses(forecast.other_losses, forecast.shares),
-        _predicted_line(prediction),
-        *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
-        *(f"active constraint: {limit}" for limit in prediction.binding),
-        *(f"broken constraint: {line}" for line in forecast.broken),
-        *(f"warning: {warning}" for warning in prediction.warnings),
     ]
+    if forecast.other_losses:
+        lines.append(_other_losses(forecast.other_losses, forecast.shares))
+    lines.append(_predicted_line(prediction))
+    if forecast.limits:
+        lines.append(f"limits in force: {'; '.join(forecast.limits)}")
+    lines += _labelled("active constraint", prediction.binding)
+    lines += _labelled("broken constraint", forecast.broken)
+    lines += _labelled("warning", prediction.warnings)
     return "\n".join(lines)
+
+
+def _loss_row(name: str, loss: Interval, shares: Collection[str]) -> tuple[str, str, str]:
+    """Return a predicted loss with its interval; shares of right answers are in points."""
+    if name in shares:
+        ends = f"{100 * loss.low:.1f} to {100 * loss.high:.1f}"
+        return name, f"{100 * loss.value:.1f} points", ends
+    return name, f"{loss.value:.4f}", f"{loss.low:.4f} to {loss.high:.4f}"
 
 
 def _predicted_line(proposal: Proposal) -> str:
@@ -258,14 +299,19 @@ def front_text(front: Front) -> str:
     rows = []
     for number, point in enumerate(front.points, start=1):
         losses = [f"{point.losses[name].value:.4f}" for name in front.targets]
-        weights = sorted(point.mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
-        largest = ", ".join(f"{name} {100 * w:.0f}%" for name, w in weights if w >= 0.005)
-        rows.append((str(number), *losses, largest))
-    better = f"higher {' and '.join(front.higher)} is better"
-    title = f"Pareto front of {' and '.join(front.targets)}"
-    title = f"{title}, {better if front.higher else UNITS[front.unit]}"
-    columns = ("point", *front.targets, "largest weights")
-    return table_text(title, columns, rows, texts=columns[-1:])
+        rows.append((str(number), *losses, _largest_text(point.mixture)))
+    better = UNITS[front.unit]
+    if front.higher:
+        better = f"higher {' and '.join(front.higher)} is better"
+    title = f"Pareto front of {' and '.join(front.targets)}, {better}"
+    columns = ("point", *front.targets, LARGEST)
+    return table_text(title, columns, rows, texts=(LARGEST,))
+
+
+def _largest_text(mixture: Mixture) -> str:
+    """Return the largest shares of a mixture: `web 60%, code 25%`."""
+    largest = sorted(mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
+    return ", ".join(f"{name} {100 * share:.0f}%" for name, share in largest if share >= MIN_SHARE)
 
 
 def sureness_lines(proposal: Proposal) -> Iterator[str]:
@@ -281,32 +327,48 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
 
 
 def _shares_table(title: str, answer: Proposal | Recommendation, called: str) -> str:
-    """Return the table of a mixture beside natural by phase, largest shares first."""
-    mixture, natural, epochs, kind = answer.mixture, answer.natural, answer.epochs, "domain"
-    phases, sums = answer.phases, branch_shares(mixture)
-    columns: dict[str, Mapping[str, float]] = {"natural": natural, called: mixture}
-    if phases is not None:
-        parts, mixture, epochs = phases.split(mixture), phases.whole(mixture), None
-        columns = {"natural": phases.whole(natural)}
-        columns |= {f"phase {name} ({100 * phases[name]:.0f}%)": parts[name] for name in phases}
-    elif sums and len(mixture) > MAX_LISTED:
-        title, kind, epochs = f"{title}, by branch", "branch", None
-        columns = {"natural": branch_shares(natural), called: sums}
-    order = mixture if kind == "domain" else sums
-    names = sorted(order, key=lambda name: -order[name])
-    cells = {
-        kind: names,
-        **{n: [f"{100 * shares[name]:.1f}%" for name in names] for n, shares in columns.items()},
-    }
+    """Return the table of a mixture beside natural, largest shares first."""
+    if answer.phases is not None:
+        return _phases_table(title, answer, answer.phases)
+    branches = branch_shares(answer.mixture)
+    if branches and len(answer.mixture) > MAX_LISTED:
+        by_branch = {"natural": branch_shares(answer.natural), called: branches}
+        return _columns_table(f"{title}, by branch", "branch", branches, by_branch)
+    by_domain = {"natural": answer.natural, called: answer.mixture}
+    return _columns_table(title, "domain", answer.mixture, by_domain, answer.epochs)
+
+
+def _phases_table(title: str, answer: Proposal | Recommendation, phases: Phases) -> str:
+    """Return the table of natural and of the mixture of each phase."""
+    columns: dict[str, Mapping[str, float]] = {"natural": phases.whole(answer.natural)}
+    for name, shares in phases.split(answer.mixture).items():
+        columns[f"phase {name} ({100 * phases[name]:.0f}%)"] = shares
+    return _columns_table(title, "domain", phases.whole(answer.mixture), columns)
+
+
+def _columns_table(
+    title: str,
+    kind: str,
+    order: Mapping[str, float],
+    columns: Mapping[str, Mapping[str, float]],
+    epochs: Mapping[str, float] | None = None,
+) -> str:
+    """Return a table of columns of shares, rows in descending order of the values of `order`."""
+    headings = [kind, *columns]
     if epochs is not None:
-        cells["epochs"] = [f"{epochs[name]:.2f}" for name in names]
-    return table_text(title, list(cells), zip(*cells.values(), strict=True))
+        headings.append("epochs")
+    rows = []
+    for name in sorted(order, key=lambda name: -order[name]):
+        cells = [name]
+        cells += [f"{100 * shares[name]:.1f}%" for shares in columns.values()]
+        if epochs is not None:
+            cells.append(f"{epochs[name]:.2f}")
+        rows.append(cells)
+    return table_text(title, headings, rows)
 
 
-def _other_losses(differences: Mapping[str, Difference], shares: Collection[str]) -> list[str]:
+def _other_losses(differences: Mapping[str, Difference], shares: Collection[str]) -> str:
     """Return the table of gains over natural on losses outside the objective, worst first."""
-    if not differences:
-        return []
     shown = list(differences.items())[:MAX_OTHERS]
     rows = []
     for name, gain in shown:
@@ -316,4 +378,4 @@ def _other_losses(differences: Mapping[str, Difference], shares: Collection[str]
     more = f", and {hidden} more in the report" if hidden else ""
     title = f"Losses outside the objective{more} (above 0 is better)"
     level = f"{shown[0][1].level:.0%} interval"
-    return [table_text(title, ("loss", "gain over natural", level), rows)]
+    return table_text(title, ("loss", "gain over natural", level), rows)
