@@ -1,9 +1,10 @@
 """The what-if: predict any mixture of a run or a fit in the page, with the limits it breaks.
 
 Page and notebook use the same data and scripts (assets/what_if.js and law*.js). A fit is exported
-as plain numbers, from which `makeLaw` in assets/law.js predicts as Python does, to 1e-6. The
-objective is the maximum of a few weighted sums of the law's columns: the losses, then further
-columns for an objective with pilots. Arrays are base64 of little-endian numbers, equal ones once.
+as plain numbers, from which `makeLaw` in assets/law.js predicts as Python does, to 1e-6. A fit
+without such a law is emulated (emulator.py), and the page shows the largest errors. The objective
+is the maximum of a few weighted sums of the law's columns: the losses, then further columns for an
+objective with pilots. Arrays are base64 of little-endian numbers, equal ones once.
 
     {"arrays": [{"type": "f8", "data": "..."}, ...], "data": {..., {"$array": 0}, ...}}
 
@@ -14,6 +15,7 @@ import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,21 +24,30 @@ from markupsafe import Markup
 from mixopt.constraints import Radius
 from mixopt.difference import shown_factor, unit_text
 from mixopt.errors import PluginError
-from mixopt.fitting import Fit, supports
+from mixopt.fitting import Fit, predict_with_std, supports
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
 from mixopt.reporting.answer import capital
+from mixopt.reporting.emulator import HELD_OUT, MAX_ERROR, Emulator, Errors, Sliders
 from mixopt.reporting.page import Section, asset, json_text, part
 from mixopt.reporting.terminal import own_baselines
 from mixopt.run_directory import Run, request_of
+from mixopt.system import IntArray, share_text
 
 # Laws that assets/law.js implements.
 KINDS = ("gaussian_process", "skills", "epochs", "phases", "mean", "corrected")
 MARK = "$array"
-TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4"}
+TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4", "u1": "|u1"}
 MAX_BYTES = 2_500_000  # of data; larger pages are slow to open and to send
-SCRIPTS = ("law.js", "law_gaussian.js", "law_curves.js", "law_pilots.js", "what_if.js")
+SCRIPTS = (
+    "law.js",
+    "law_gaussian.js",
+    "law_curves.js",
+    "law_pilots.js",
+    "law_emulated.js",
+    "what_if.js",
+)
 START = """
 renderWhatIf(document.getElementById("what-if-view"),
   readWhatIf(document.getElementById("what-if-data").textContent));
@@ -86,22 +97,32 @@ def starts_of(run: Run) -> dict[str, Mixture]:
 def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> dict[str, Any]:
     """Return plain values and arrays, for `packed_json` and `renderWhatIf`."""
     fit = question.fit
-    domains, phases = fit.domains, question.phases
+    domains = fit.domains
+    natural = question.natural.over(domains)
+    mixtures = [mixture.over(domains) for mixture in starts.values()]
+    weights_SD = np.stack([mixture.array for mixture in mixtures])
+    sliders = Sliders(weights_SD, natural.array, _phase_of_domains(question))
+    model, note = page_law(fit, sliders)
     return {
         "domains": list(domains),
         "targets": list(fit.targets),
-        # Weights of a phase add up to its share of the tokens.
-        "phases": np.arange(len(domains)) * (1 if phases is None else len(phases)) // len(domains),
-        "natural": question.natural.over(domains).array,
-        "starts": [[name, mixture.over(domains).array] for name, mixture in starts.items()],
-        "values": [
-            fit.baseline(mixture.over(domains), fit.objective)[0]
-            for mixture in (question.natural, next(iter(starts.values())))
-        ],
-        **law_data(fit),
+        "phases": sliders.phases_D,
+        "natural": natural.array,
+        "starts": list(zip(starts, weights_SD, strict=True)),
+        "slider_top": sliders.top,
+        "note": note,
+        "values": [fit.baseline(mixture, fit.objective)[0] for mixture in (natural, mixtures[0])],
+        **law_data(fit, model=model),
         "constraints": _constraints(question),
         "trials": {"names": fit.trials.table["trial"].to_list(), "weights": fit.data.weights_ND},
     }
+
+
+def _phase_of_domains(question: ProposalRequest) -> IntArray:
+    """Return the phase of each domain; weights of a phase add up to its share of the tokens."""
+    phases = 1 if question.phases is None else len(question.phases)
+    domains = len(question.fit.domains)
+    return np.arange(domains) * phases // domains
 
 
 def _constraints(question: ProposalRequest) -> dict[str, Any]:
@@ -173,17 +194,56 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     }
 
 
-def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
-    """Return the entries `law` and `objective` of a page's data."""
+def page_law(fit: Fit, sliders: Sliders) -> tuple[dict[str, Any], str | None]:
+    """Return the law that the page predicts with, and a note on its errors if it is emulated.
+
+    Raises:
+        PluginError: The fit has no exact law, and an emulator of it is off by too much.
+    """
+    exact = exact_law(fit)
+    if exact is not None:
+        return exact, None
+    emulator = Emulator.of(partial(predict_with_std, fit.regressor), sliders)
+    error = emulator.errors[1].losses
+    if error > MAX_ERROR:
+        raise PluginError(
+            f"the what-if is left out: no page computes the law of regressor {fit.name!r}, and"
+            f" emulated losses are off by up to {error:.0%} of their spread after one slider has"
+            f" moved (at most {MAX_ERROR:.0%}); use auto or one of its members"
+        )
+    return emulator.plain_law(), emulator_note(emulator.errors, sliders.top)
+
+
+def exact_law(fit: Fit) -> dict[str, Any] | None:
+    """Return the fit's law if the page's scripts implement all its kinds."""
+    if not supports(fit.regressor, "plain_law"):
+        return None
+    law = fit.regressor.plain_law()
+    return law if set(_kinds(law)) <= set(KINDS) else None
+
+
+def emulator_note(errors: Mapping[int, Errors], top: float) -> str:
+    """Return the sentence beside the sliders on the largest errors of an emulator."""
+    parts = []
+    for moves, (losses, stds) in errors.items():
+        sliders = "one slider has" if moves == 1 else f"{moves} sliders have"
+        parts.append(
+            f"after {sliders} moved, losses {share_text(losses)} of their spread and standard"
+            f" deviations {share_text(stds)}"
+        )
+    held_out = len(errors) * HELD_OUT
+    return (
+        f"Predictions here are interpolated from the fit's. Largest errors at {held_out:,} other"
+        f" mixtures with shares up to {top:.0%}: {'; '.join(parts)}."
+    )
+
+
+def law_data(
+    fit: Fit, objective: Objective | None = None, model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the entries `law` and `objective` of a page's data; by default of the exact law."""
     objective = objective or fit.objective
-    regressor = fit.regressor
-    model = regressor.plain_law() if supports(regressor, "plain_law") else {"kind": fit.name}
-    for kind in _kinds(model):
-        if kind not in KINDS:
-            raise PluginError(
-                f"regressor {fit.name!r} cannot be written out as numbers, so there is no what-if;"
-                f" use auto or one of its members (kind {kind!r}; known: {', '.join(KINDS)})"
-            )
+    model = model or exact_law(fit)
     calibrations, value = fit.calibrations, fit.objective_calibration(objective)
     agrees = None  # column of the loss that equals the objective (`Fit.predict`)
     if objective.kind == "target":

@@ -7,14 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from made_fit import fitted
 from made_what_if import INVENTORY, NATURAL, made_fit_of_gaussians
 from refusals import refuses
 
 import mixopt
 from mixopt import load_run
 from mixopt.errors import ConfigError, PluginError
-from mixopt.reporting import law_data, packed_json
+from mixopt.reporting import packed_json
 from mixopt.reporting.what_if import starts_of, what_if_data, what_if_section
 from mixopt.run_directory import request_of
 
@@ -50,11 +49,6 @@ def test_arrays_are_kept_exactly_and_equal_ones_once(kind):
 )
 def test_what_a_page_cannot_read_is_refused(value, message):
     refuses(ValueError, message, packed_json, {"a": value})
-
-
-@pytest.mark.parametrize("name", ["linear", "odd_regressors:Plain", "odd_regressors:OfItsOwnKind"])
-def test_a_regressor_that_no_page_can_predict_with_has_no_law(name):
-    refuses(PluginError, "cannot be written out as numbers", law_data, fitted(name))
 
 
 def test_the_data_is_that_of_the_run(run):

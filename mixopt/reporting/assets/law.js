@@ -21,7 +21,7 @@ function lawOf(plain) {
 // numbers, and `{"$array": 3}` stands for the fourth.
 function readWhatIf(text) {
   const packed = JSON.parse(text);
-  const types = { f8: Float64Array, f4: Float32Array, i4: Int32Array };
+  const types = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u1: Uint8Array };
   const arrays = packed.arrays.map(({ type, data }) =>
     new types[type](Uint8Array.from(atob(data), (one) => one.charCodeAt(0)).buffer));
   const unpacked = (value) => {

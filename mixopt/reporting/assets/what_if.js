@@ -52,7 +52,8 @@ function renderWhatIf(root, data, options = {}) {
   const ended = () => { state.anchor = null; schedule(); };
   const domains = domainList(model, state, move, ended), targets = targetList(model);
   root.classList.add("what-if");
-  root.replaceChildren(toolBar(model, state, start), summary.node,
+  const note = data.note ? [element("p", { class: "wi-soft wi-note" }, data.note)] : [];
+  root.replaceChildren(toolBar(model, state, start), summary.node, ...note,
     element("div", { class: "wi-columns" }, domains.node, targets.node), status);
   draw(false);
   const idle = window.requestIdleCallback || ((work) => setTimeout(() => work({ timeRemaining: () => 8 }), 1));
@@ -240,9 +241,7 @@ function toolBar(model, state, start) {
 }
 
 function domainList(model, state, move, ended) {
-  const most = Math.max(...model.data.starts.flatMap(([, weights]) => Array.from(weights)));
-  const scale = [0.1, 0.2, 0.3, 0.5].find((length) => length >= 1.4 * most) || 1;
-  const rows = model.domains.map((_, d) => domainRow(model, state, d, move, ended, scale));
+  const rows = model.domains.map((_, d) => domainRow(model, state, d, move, ended, model.data.slider_top));
   const list = foldedList("Domains", ["share", "", "natural", model.data.constraints.target_tokens ? "epochs" : "", "lock"], "wi-domain");
   const sort = () => list.show(byChange(state.weights, model.natural).map((d) => rows[d]));
   sort();
