@@ -32,7 +32,6 @@ from .mixture_sections import (
     RadiusConfig as RadiusConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
-    best_place as best_place,
 )
 from .objective_section import (
     ObjectiveConfig as ObjectiveConfig,

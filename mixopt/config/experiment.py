@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mixopt.baselines import CONTROL
 from mixopt.config.corpus_section import (
     WHERE,
     CorpusConfig,
@@ -17,7 +18,6 @@ from mixopt.config.corpus_section import (
     url_faults,
 )
 from mixopt.config.mixture_sections import (
-    CONTROL,
     AnnealsConfig,
     ConstraintsConfig,
     DesignConfig,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from mixopt.baselines import BASELINES, BEST_TRIAL, MAX_BEST, baseline_names, is_built_in
 from mixopt.config.sections import (
     Above,
     Count,
@@ -23,8 +24,6 @@ from mixopt.mixture import SUM_TOLERANCE
 from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_value
 
 Anchor = Literal["natural", "uniform"]
-KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
-CONTROL: KnownBaseline = "control"  # of microanneals (mixopt.trials.first_round)
 Compared = Literal["natural", "uniform", "best_trial", "base"]
 Stage = Literal["within", "between", "all"]
 
@@ -33,16 +32,6 @@ MIN_TRIALS_IN_ROUNDS = 24  # with at least this many trials, a design has rounds
 # byte, a third of the gain of the best published mixtures on the mean of their tasks (0.056), and 2
 # points of an accuracy; above the resolution of a few dozen trials.
 MARGIN = 0.02
-
-
-MAX_BEST = 9  # best trials that may be baselines
-
-
-def best_place(name: str) -> int | None:
-    """Return 2 for the baseline `best_trial_2`, the second best trial; None for another name."""
-    place = name.removeprefix("best_trial_")
-    is_place = place != name and place.isdecimal() and 1 < int(place) <= MAX_BEST
-    return int(place) if is_place else None
 
 
 def _baselines(content: Any, info: ValidationInfo) -> Any:
@@ -56,12 +45,12 @@ def _baselines(content: Any, info: ValidationInfo) -> Any:
             raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
         ((name, value),) = entry.items()
         names, weights = [name], None
-        if name == "best_trial" and value is not None:
+        if name == BEST_TRIAL and value is not None:
             if type(value) is not int or not 1 <= value <= MAX_BEST:
                 raise ValueError(
                     f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
                 )
-            names += [f"best_trial_{place}" for place in range(2, value + 1)]
+            names += [f"{BEST_TRIAL}_{place}" for place in range(2, value + 1)]
         else:
             weights = from_file(value, info)
         if repeated := baselines.keys() & names:
@@ -83,7 +72,7 @@ class ValidateConfig(Section):
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
         default_factory=lambda: dict.fromkeys(("natural", "uniform", "unimax", "best_trial")),
-        description="baselines of proposals: natural, uniform, unimax, best_trial,"
+        description=f"baselines of proposals: {', '.join([*BASELINES, BEST_TRIAL])},"
         " {best_trial: N}, {NAME: weights or a file}",
     )
 
@@ -96,14 +85,13 @@ class ValidateConfig(Section):
     def _consistent(self) -> ValidateConfig:
         if self.most_seeds < self.seeds:
             raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
-        baseline_names = get_args(KnownBaseline)
         for name, weights in self.baselines.items():
-            if weights is None and name not in baseline_names and best_place(name) is None:
+            if weights is None and not is_built_in(name):
                 raise ValueError(
-                    f"unknown baseline {name!r}{did_you_mean(name, baseline_names)}; or give"
+                    f"unknown baseline {name!r}{did_you_mean(name, baseline_names())}; or give"
                     " {best_trial: N}, or {NAME: FILE} for a mixture of your own"
                 )
-            if weights is not None and name in baseline_names:
+            if weights is not None and name in baseline_names():
                 raise ValueError(f"{name!r} is already a baseline: choose another name")
             if name.startswith("proposal"):
                 raise ValueError(f"{name!r}: names of proposals begin with 'proposal': rename it")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mixopt.baselines import FullRun, baseline_without_trials
 from mixopt.config import Config, DesignConfig, SourceConfig, experiment_urls
 from mixopt.constraints import Constraints
 from mixopt.corpus import (
@@ -33,7 +34,7 @@ from mixopt.pipeline.experiment_cost import (
     training_parts,
     trial_speed,
 )
-from mixopt.proposals import FullRun, baseline_breaks, known_baseline
+from mixopt.proposals import baseline_breaks
 from mixopt.reporting import table_text
 from mixopt.sweeps import Proxy, make_proxy, worker_devices
 from mixopt.system import cache_folder, duration, load_plugin, share_text, short_count, wrapped
@@ -390,7 +391,7 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
         if inventory is None and weights is None:
             continue
         with suppress(MixoptError):  # a problem when it is made
-            mixture = known_baseline(name, weights, full)
+            mixture = baseline_without_trials(name, weights, full)
             if mixture is not None and (line := baseline_breaks(name, mixture, limits)):
                 yield line
 

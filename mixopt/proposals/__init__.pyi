@@ -1,11 +1,5 @@
 from .anneals import anneal_effects as anneal_effects, anneal_lines as anneal_lines
-from .baselines import (
-    FullRun as FullRun,
-    baseline_mixture as baseline_mixture,
-    best_trial as best_trial,
-    known_baseline as known_baseline,
-    unimax as unimax,
-)
+from .baselines import baseline_mixture as baseline_mixture, best_trial as best_trial
 from .best_mixture import (
     Forecast as Forecast,
     predict_mixture as predict_mixture,

@@ -26,11 +26,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from mixopt.baselines import FullRun
 from mixopt.constraints import BASE, FLOOR, Constraints, Guardrails
 from mixopt.difference import HIGHER_UNITS, Difference, Verdict
 from mixopt.fitting import Fit
 from mixopt.mixture import largest_shares
-from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
     Proposal,

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from mixopt.baselines import is_built_in
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.difference import Difference, size_text, unit_text
 from mixopt.fitting import CEILING, OBJECTIVE, Backtest, Fit, readiness
@@ -32,7 +33,6 @@ from mixopt.reporting.terminal import (
     forgetting_table,
     gain_table,
     in_order,
-    is_usual,
     sureness_lines,
 )
 from mixopt.reporting.what_if import what_if_section
@@ -100,8 +100,8 @@ def _by_loss(run: Run) -> Markup:
     """Return the gain over natural and the user's own mixtures for each loss."""
     validation, chosen = run.validation, run.recommendation.chosen
     gains = in_order(run.recommendation.gains)
-    of_user = [name for name in gains if not (is_usual(name) or is_proposal(name))]
-    baselines = list(gains)[: max(len(of_user), MIN_COMPARED)]
+    always_shown = [name for name in gains if name == "natural" or _is_own(name)]
+    baselines = list(gains)[: max(len(always_shown), MIN_COMPARED)]
     rows, styles = [], []
     for target in validation.trials.targets:
         called, unit = called_loss(target, run.objective.items)
@@ -119,6 +119,10 @@ def _by_loss(run: Run) -> Markup:
     if any(metric is not None and metric[1] != "bits_per_byte" for metric in metrics):
         caption += " A task's metric is in its own unit."
     return part("table", columns, rows, caption=caption, styles=styles)
+
+
+def _is_own(baseline: str) -> bool:
+    return not (is_built_in(baseline) or is_proposal(baseline))
 
 
 def _gain_text(gain: Difference) -> str:

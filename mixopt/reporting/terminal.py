@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from mixopt.config import best_place
+from mixopt.baselines import is_built_in
 from mixopt.difference import (
     HIGHER_UNITS,
     UNITS,
@@ -38,7 +38,6 @@ MIN_SHARE = 0.005  # of these
 LARGEST = "largest weights"  # their column
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
 MAX_OTHERS = 5  # losses outside the objective named on the first screen
-USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
 Table = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, columns, rows
 
 
@@ -224,11 +223,6 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def is_usual(baseline: str) -> bool:
-    """Return whether a baseline is defined by mixopt, not by the user."""
-    return baseline in USUAL or best_place(baseline) is not None
-
-
 def in_order(gains: Mapping[str, Difference]) -> dict[str, Difference]:
     """Order baselines: natural, then the user's own, then the rest."""
 
@@ -237,7 +231,7 @@ def in_order(gains: Mapping[str, Difference]) -> dict[str, Difference]:
             return 0
         if is_proposal(name):
             return 3
-        return 2 if is_usual(name) else 1
+        return 2 if is_built_in(name) else 1
 
     return {name: gains[name] for name in sorted(gains, key=place)}
 

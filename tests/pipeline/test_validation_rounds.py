@@ -8,13 +8,16 @@ import polars as pl
 import pytest
 from made_fit import table
 from made_validation import made_validation
+from pydantic import ValidationError
 
 import mixopt
+from mixopt.baselines import BASELINES
 from mixopt.config import ValidateConfig
 from mixopt.mixture import Mixture
 from mixopt.pipeline import steps, sweep
 from mixopt.pipeline.steps import validate_proposals
 from mixopt.pipeline.sweep import worse_round, worse_text
+from mixopt.reporting.terminal import in_order
 from mixopt.run_directory import Run
 from mixopt.sweeps import TrialFolder, trial_paths
 from mixopt.trials import Losses, TrialResult, Trials
@@ -67,6 +70,29 @@ def test_a_proposal_that_wins_is_the_only_one_and_equal_baselines_are_trained_on
     assert validation.mixtures == ("proposal", "natural", "uniform", "unimax")
     assert len(found.table(run)) == 12
     assert validation.compare("natural").verdict == "better"
+
+
+def test_a_baseline_added_to_the_table_is_accepted_trained_and_shown(validate, monkeypatch):
+    monkeypatch.setitem(BASELINES, "reversed", reversed_shares)
+    found, _, _, run = validate(prose_helps, seeds=3, baselines=["natural", "reversed"])
+    validation = found.validation(run)
+    natural = run.natural
+    assert dict(validation.mixture("reversed")) == pytest.approx(
+        {"code": natural["prose"], "prose": natural["code"]}
+    )
+    assert len(validation.values("reversed")) == 3
+    gain = validation.compare("reversed")
+    gains = {"proposal": gain, "reversed": gain, "ours": gain, "natural": gain}
+    assert list(in_order(gains)) == ["natural", "ours", "reversed", "proposal"]
+    with pytest.raises(ValidationError, match="did you mean 'reversed'"):
+        ValidateConfig(baselines=["revresed"])
+    with pytest.raises(ValidationError, match="'reversed' is already a baseline"):
+        ValidateConfig(baselines={"reversed": {"code": 0.5, "prose": 0.5}})
+
+
+def reversed_shares(full):
+    tokens = list(full.inventory.values())
+    return Mixture.natural(dict(zip(full.inventory, reversed(tokens), strict=True)))
 
 
 def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate):

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, strategies as st
 from made_fit import table
 
+from mixopt.baselines import FullRun, unimax
 from mixopt.config import ValidateConfig
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import FullRun, baseline_mixture, unimax
+from mixopt.proposals import baseline_mixture
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)

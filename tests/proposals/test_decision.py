@@ -8,12 +8,13 @@ from made_fit import fitted, table, with_objective
 from made_proposal import made_proposal
 from made_validation import DOMAINS, MIXTURES, OBJECTIVE, TARGETS, made_validation
 
+from mixopt.baselines import FullRun
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Guardrails
 from mixopt.difference import Difference
 from mixopt.errors import EditedWarning, MixtureError
 from mixopt.mixture import Mixture, largest_shares
-from mixopt.proposals import Decision, FullRun, Recommendation, Region, guarded, with_validated
+from mixopt.proposals import Decision, Recommendation, Region, guarded, with_validated
 
 SIZES = {"code": 8_000, "prose": 2_000}
 BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [1.9, 2.0, 2.1]}
