@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from mixopt.config import Sources
     from mixopt.corpus.tasks import EncodedTask
 
+ESTIMATED = 0.05  # relative error of a stated size: prepared text may exceed it by this much
+_LOCAL_SUFFIXES = (".tmp", ".verified.json", ".lock")  # of files that are not part of a corpus
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -130,15 +133,17 @@ class Corpus:
         def opened(name: str, split: str) -> TokenShards:
             return TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
 
+        domains = [
+            Domain(name, opened(name, "train"), opened(name, "validation"))
+            for name in index.texts("domains")
+        ]
+        targets = [
+            Domain(name, None, opened(name, "validation")) for name in index.texts("targets")
+        ]
         return cls(
             path=path,
-            domains=tuple(
-                Domain(name, opened(name, "train"), opened(name, "validation"))
-                for name in index.texts("domains")
-            ),
-            targets=tuple(
-                Domain(name, None, opened(name, "validation")) for name in index.texts("targets")
-            ),
+            domains=tuple(domains),
+            targets=tuple(targets),
             tokenizer=index.text("tokenizer"),
             vocab_size=index.whole("vocab_size", 0, MAX_COUNT),
             fingerprint=index.text("fingerprint"),
@@ -148,7 +153,7 @@ class Corpus:
 
     def __repr__(self) -> str:
         """Show the path, and the numbers of domains, targets and tokens."""
-        tokens = short_count(sum(d.train.tokens for d in self.domains if d.train is not None))
+        tokens = short_count(sum(train.tokens for train in self.training.values()))
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
@@ -176,7 +181,8 @@ class Corpus:
     @property
     def contents(self) -> dict[str, DomainContent]:
         """Hash and distinct tokens of each training domain, to detect changes between trials."""
-        tokens, contents = self.inventory, {}
+        tokens = self.inventory
+        contents = {}
         for name, train in self.training.items():
             hashes = "".join(shard.sha256 for shard in train.shards).encode()
             sha256 = hashlib.sha256(hashes).hexdigest() if hashes else ""
@@ -229,13 +235,12 @@ def document_ends(corpus: Corpus) -> tuple[int, ...]:
 
 def _stated_ends(sources: Any) -> Iterator[int]:
     """Yield the document_end of all sources, including parts of mixed domains."""
-    for name, value in sources.items() if isinstance(sources, dict) else ():
+    if not isinstance(sources, dict):
+        return
+    for name, value in sources.items():
         if name == "document_end" and type(value) is int:
             yield value
         yield from _stated_ends(value)
-
-
-_LOCAL_SUFFIXES = (".tmp", ".verified.json", ".lock")  # files that are not part of a corpus
 
 
 def corpus_files(corpus: Path) -> list[Path]:
@@ -309,22 +314,24 @@ def _fetch_below(url: str, base: str, folder: Path) -> None:
             read_object(stored, path)
 
 
-ESTIMATED = 0.05  # relative error of a stated size: prepared text may exceed it by this much
-
-
 def true_inventory(sources: Sources, corpus: Corpus, *, where: str = "") -> dict[str, int]:
     """Return the distinct tokens of each whole domain, stated or prepared, in corpus order."""
     inventory = corpus.inventory
     for name, source in sources.items():
         if name not in inventory or not source.is_sized:
             continue
-        train, tokens = corpus.training[name], inventory[name]
-        field = "tokens" if source.tokens is not None else "bytes"
+        tokens = inventory[name]
         stated = source.tokens or source.bytes or 0
-        prepared = tokens if field == "tokens" else corpus.distinct(name, train.bytes)
+        if source.tokens is not None:
+            field = "tokens"
+            prepared = tokens
+        else:
+            field = "bytes"
+            prepared = corpus.distinct(name, corpus.training[name].bytes)
         if stated < (1 - ESTIMATED) * prepared:
+            prefix = f"{where}: " if where else ""
             raise ConfigError(
-                f"{where}{': ' if where else ''}corpus.domains.{name}.{field}: {stated} is less"
+                f"{prefix}corpus.domains.{name}.{field}: {stated} is less"
                 f" than the {prepared} prepared from it: state the size of the whole domain,"
                 f" {prepared} or more, or prepare less with max_bytes"
             )

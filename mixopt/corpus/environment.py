@@ -83,7 +83,8 @@ def docstrings(text: str) -> str:
     first = leading.end() if leading else 0
     texts = []
     for match in _PYTHON_TOKEN.finditer(text):
-        literal, start = match.group(), match.start()
+        literal = match.group()
+        start = match.start()
         if literal.endswith(('"""', "'''")) and (start == first or _follows_colon(text, start)):
             texts.append(_prose(literal))
     return "\n\n".join(docstring for docstring in texts if docstring)
@@ -195,7 +196,9 @@ def environment_documents(name: str) -> Iterator[Document]:
     """Yield all pieces of one domain; read files lazily."""
     if name not in DOMAINS:
         raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
-    domain, lines, sizes = DOMAINS[name], set[str](), Counter[str]()
+    domain = DOMAINS[name]
+    lines = set[str]()
+    sizes = Counter[str]()
     for file in installed_files():
         if not (file.key.endswith(domain.suffixes) and domain.accepts(file)):
             continue

@@ -107,10 +107,10 @@ def _check_names(folder: Path, names: list[str]) -> None:
 
 def _check_files(folder: Path, index: StateFields) -> None:
     files = index.part("files")
-    records = {
-        name: FileRecord(record.whole("bytes", 0, MAX_COUNT), record.text("sha256"))
-        for name, record in ((name, files.part(name)) for name in files.content)
-    }
+    records = {}
+    for name in files.content:
+        record = files.part(name)
+        records[name] = FileRecord(record.whole("bytes", 0, MAX_COUNT), record.text("sha256"))
     for name, fault in Verifier(folder).faults(records).items():
         raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")
     for name in TOKENIZER_FILES:

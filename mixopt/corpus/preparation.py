@@ -9,8 +9,9 @@ corpus.
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,9 @@ from mixopt.system import (
     writing,
 )
 
-BPE_BYTES = 20_000_000
-_READ = 1 << 20  # tokens read at once
-_BLOCK = 1024  # tokens of a piece in text without documents
+BPE_BYTES = 20_000_000  # of text, on which a BPE is trained
+_READ_TOKENS = 1 << 20  # read at once
+_BLOCK_TOKENS = 1024  # of a piece in text without documents
 
 
 def prepare_corpus(
@@ -77,13 +78,17 @@ def prepare_corpus(
         raise CorpusError(f"{dotted(place)}: {fault}")
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
-    spools, workers = _clear(path), workers or usable_cores()
+    spools = _clear(path)
+    workers = workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)
-    complete, config = config, config.model_copy(update={"domains": config.sources})
+    complete = config
+    config = config.model_copy(update={"domains": config.sources})
     try:
         texts = read_texts(_texts(config, evaluation, spools, seed), workers, progress)
-        held_out = {digest for text in texts for digest in text.validation.digests()}
+        held_out = set[bytes]()
+        for text in texts:
+            held_out.update(text.validation.digests())
         for text in texts:
             text.drop_equal_to(held_out)
         tokenizer = _tokenizer(config, texts, tasks, progress)
@@ -101,19 +106,25 @@ def prepare_corpus(
         mixed = _write_mixed(complete, path, tokenizer, progress)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
+    if tokenizer is None:
+        vocab_size = max(domain.vocab_size for domain in tokens)
+    else:
+        vocab_size = tokenizer.vocab_size
+    domains = list(complete.domains)
+    targets = [*evaluation, *complete.parts]
+    provenance = _provenance(config, evaluation, [*texts, *tokens], seed)
+    if mixed:
+        provenance["mixed"] = mixed
     index = {
         "format": CORPUS_FORMAT,
         "tokenizer": config.tokenizer,
-        "vocab_size": tokenizer.vocab_size if tokenizer else max(d.vocab_size for d in tokens),
-        "domains": list(complete.domains),
-        "targets": [*evaluation, *complete.parts],
+        "vocab_size": vocab_size,
+        "domains": domains,
+        "targets": targets,
         "tasks": names,
         "fingerprint": fingerprint,
-        "provenance": _provenance(config, evaluation, [*texts, *tokens], seed)
-        | ({"mixed": mixed} if mixed else {}),
-        "files": corpus_records(
-            path, [*complete.domains, *evaluation, *complete.parts], map(task_file, names)
-        ),
+        "provenance": provenance,
+        "files": corpus_records(path, domains + targets, map(task_file, names)),
     }
     write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
@@ -150,7 +161,8 @@ def _texts(config: CorpusConfig, evaluation: Sources, spools: Path, seed: int) -
     texts = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.has_text and not source.is_tokens:
-            rooted, is_target = source.under(config.root), name in evaluation
+            rooted = source.under(config.root)
+            is_target = name in evaluation
             texts.append(DomainText(name, rooted, config, spools / name, seed, is_target=is_target))
     return texts
 
@@ -169,13 +181,14 @@ def _tokenizer(
             f"corpus.tokenizer: the run would train {config.tokenizer}, but {tokenised[0]!r} is"
             " already tokenised: name its tokenizer, or a folder with its tokenizer.json"
         )
-    if not any(True for text in texts for _ in text.training()):
+    documents = chain.from_iterable(text.training() for text in texts)
+    if next(documents, None) is None:
         raise CorpusError(
             f"corpus.tokenizer: {config.tokenizer}: no domain has text here to train it on; use "
             "bytes, or a tokenizer's name or folder"
         )
     share = BPE_BYTES // len(config.domains)
-    sample = (text for domain in texts for text in _first(domain.training(), share))
+    sample = chain.from_iterable(_first(text.training(), share) for text in texts)
     with steady_progress(f"training the tokenizer {config.tokenizer}"):
         tokenizer = FastTokenizer.train(sample, vocab_size)
     progress(f"tokenizer {config.tokenizer}: {tokenizer.vocab_size} ids")
@@ -225,16 +238,15 @@ def _provenance(
     sources = {**config.domains, **evaluation}
     counts = {text.name: text.counts for text in texts}
     sizes = {"tokens", "bytes"}  # stated sizes of the whole domain; do not affect this corpus
-    is_here = any(source.environment is not None for source in sources.values())
-    return {
-        "mixopt": version("mixopt"),
-        "seed": seed,
-        "sources": {
-            name: source.model_dump(exclude_defaults=True, exclude=sizes) | {"read": counts[name]}
-            for name, source in sources.items()
-            if name in counts
-        },
-    } | ({"environment": environment_versions()} if is_here else {})
+    read: PlainDict = {}
+    for name, source in sources.items():
+        if name in counts:
+            fields = source.model_dump(exclude_defaults=True, exclude=sizes)
+            read[name] = {**fields, "read": counts[name]}
+    provenance: PlainDict = {"mixopt": version("mixopt"), "seed": seed, "sources": read}
+    if any(source.environment is not None for source in sources.values()):
+        provenance["environment"] = environment_versions()
+    return provenance
 
 
 def _take_prepared(
@@ -244,18 +256,20 @@ def _take_prepared(
     assert config.prepared is not None
     where = config.prepared
     corpus = Corpus.open(where if is_url(where) else local_path(where))
-    for field, configured, prepared in (
-        ("corpus.domains", list(config.domains), corpus.domain_names),
-        ("evaluation", list(evaluation), [target.name for target in corpus.targets]),
-        ("tasks", tasks.columns() if tasks else (), corpus.task_columns),
-        ("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer]),
-    ):
-        if list(configured) != list(prepared):
+
+    def check(field: str, configured: Iterable[str], prepared: Sequence[str]) -> None:
+        names = list(configured)
+        if names != list(prepared):
             order = ", in this order" if len(prepared) > 1 else ""
             raise ConfigError(
-                f"{field}: {', '.join(configured) or 'none'}, but {where} was prepared with"
+                f"{field}: {', '.join(names) or 'none'}, but {where} was prepared with"
                 f" {', '.join(prepared) or 'none'}{order}; use the same, or prepare the text"
             )
+
+    check("corpus.domains", config.domains, corpus.domain_names)
+    check("evaluation", evaluation, [target.name for target in corpus.targets])
+    check("tasks", tasks.columns() if tasks else (), corpus.task_columns)
+    check("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer])
     with writing(path):
         for file in corpus_files(corpus.path):
             target = path / file.relative_to(corpus.path)
@@ -274,10 +288,10 @@ def _mix(
     name: str, mixed: MixedConfig, corpus: Path, tokenizer: Tokenizer | None, tokenizer_name: str
 ) -> PlainDict:
     """Write the shards of a mixed domain from those of its parts; return its amounts of each."""
-    train, held_out = (
-        [TokenShards.open(corpus / part / split, verify=False) for part in mixed.domains]
-        for split in ("train", "validation")
-    )
+    train = [TokenShards.open(corpus / part / "train", verify=False) for part in mixed.domains]
+    held_out = [
+        TokenShards.open(corpus / part / "validation", verify=False) for part in mixed.domains
+    ]
     shares = _shares(mixed, train)
     default_end = None if tokenizer is None else tokenizer.end_of_document
     stated = [source.document_end for source in mixed.domains.values()]
@@ -286,33 +300,31 @@ def _mix(
 
     def write(split: str, parts: list[TokenShards], tokens: int) -> list[int]:
         """Write pieces of the part furthest behind its share; return the tokens of each part."""
-        train_counts = [0] * len(parts)
+        counts = [0] * len(parts)
         pieces = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
         dtype = np.result_type(*(part.dtype for part in parts))
         with TokenWriter(corpus / name / split, dtype=dtype, tokenizer=tokenizer_name) as writer:
-            while (total := sum(train_counts)) < tokens:
-                deficits = [s * (total + 1) - n for s, n in zip(shares, train_counts, strict=True)]
+            while (total := sum(counts)) < tokens:
+                deficits = [s * (total + 1) - n for s, n in zip(shares, counts, strict=True)]
                 k = deficits.index(max(deficits))
                 piece, documents = next(pieces[k])
                 if total and total + len(piece) / 2 > tokens:
                     break
                 writer.write(piece, documents=documents, bytes=texts[k].bytes(piece))
-                train_counts[k] += len(piece)
-        return train_counts
+                counts[k] += len(piece)
+        return counts
 
     train_tokens = _training_tokens(name, mixed, shares, train)
     write("validation", held_out, _tokens_without_repeats(shares, held_out))
     train_counts = write("train", train, train_tokens)
-    rows = list(zip(mixed.domains, train_counts, train, strict=True))
-    return {
-        "tokens": {part: count for part, count, _ in rows},
-        "epochs": {part: count / shards.tokens for part, count, shards in rows},
-        "shares": {part: count / sum(train_counts) for part, count, _ in rows},
-        "whole": {
-            part: {"tokens": shards.tokens, "documents": shards.documents}
-            for part, _, shards in rows
-        },
-    }
+    total = sum(train_counts)
+    amounts: PlainDict = {"tokens": {}, "epochs": {}, "shares": {}, "whole": {}}
+    for part, count, shards in zip(mixed.domains, train_counts, train, strict=True):
+        amounts["tokens"][part] = count
+        amounts["epochs"][part] = count / shards.tokens
+        amounts["shares"][part] = count / total
+        amounts["whole"][part] = {"tokens": shards.tokens, "documents": shards.documents}
+    return amounts
 
 
 def _shares(mixed: MixedConfig, parts: Sequence[TokenShards]) -> list[float]:
@@ -351,10 +363,10 @@ def _training_tokens(
 
 def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[AnyArray, int]]:
     """Yield a part's documents or blocks in an endless cycle, and the documents in each."""
-    if not part.documents or end not in part.read(0, min(_READ, part.tokens)):
+    if not part.documents or end not in part.read(0, min(_READ_TOKENS, part.tokens)):
         end = None  # pieces would be too long
     while True:
-        starts = range(0, part.tokens, _READ)
-        blocks = (part.read(start, min(start + _READ, part.tokens)) for start in starts)
-        for piece in token_pieces(blocks, end, block=_BLOCK):
+        starts = range(0, part.tokens, _READ_TOKENS)
+        blocks = (part.read(start, min(start + _READ_TOKENS, part.tokens)) for start in starts)
+        for piece in token_pieces(blocks, end, block=_BLOCK_TOKENS):
             yield piece, int(piece[-1] == end)

@@ -81,9 +81,10 @@ def read_validation(source: SourceConfig, reading: ReaderContext) -> Iterator[st
     """Return the documents of the files that `validation` names, read like the source."""
     is_here = any(is_url(p) or _globbed(p) for p in source.validation_files)
     remote = not is_local(source) and source.environment is None and not is_here
+    keeps_path = remote or _builder_name(source) is not None
     held_out = {
         "environment": None,
-        "path": source.path if remote or _builder_name(source) is not None else None,
+        "path": source.path if keeps_path else None,
         "data_files": source.validation,
         "split": "train",
     }
@@ -142,8 +143,8 @@ def _dataset_rows(source: SourceConfig, reading: ReaderContext) -> Iterator[Row]
     numbers = count(1)
     for table in rows.with_format("arrow").iter(batch_size=1_000):
         reading.check_columns(source.path, table.column_names)
-        for row in rows_of(table):
-            yield Row(f"{source.path} (row {next(numbers)})", *row)
+        for values, fault in rows_of(table):
+            yield Row(f"{source.path} (row {next(numbers)})", values, fault)
 
 
 def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
@@ -244,7 +245,10 @@ def _name_below(folder: str, place: Place) -> str | None:
 
 def _split_of(name: str) -> str | None:
     words = set(re.split(r"[^a-z]+", name.lower()))
-    return next((split for split, names in _SPLIT_NAMES.items() if words & names), None)
+    for split, names in _SPLIT_NAMES.items():
+        if words & names:
+            return split
+    return None
 
 
 def _builder(domain: str, place: Place) -> str:

@@ -47,7 +47,8 @@ from mixopt.system import (
 )
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-MAX_WEIGHT = 1e15
+MAX_WEIGHT = 1e15  # of an item
+STEP = 64  # tokens; batch lengths are multiples of this
 
 
 @pydantic_dataclass(frozen=True, config=FileShape.model_config)
@@ -168,7 +169,10 @@ def task_files(folder: str | Path) -> dict[str, Path]:
 def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> EncodedTask:
     """Encode the items of a task."""
     encoded = tokenizer.spans([item.context + item.continuation for item in items])
-    tokens, starts, scored, sizes = [], [0], [], []
+    tokens = []
+    starts = [0]
+    scored = []
+    sizes = []
     for item, spans in zip(items, encoded, strict=True):
         first = int(np.searchsorted(spans.end_T, len(item.context.encode()), side="right"))
         if first == len(spans.end_T):
@@ -259,9 +263,6 @@ def _item(values: Values, where: str) -> Item:
 _ARRAYS = tuple(field.name for field in fields(EncodedTask) if field.name != "name")
 
 
-STEP = 64  # batch lengths are multiples of this
-
-
 class TaskWindow(NamedTuple):
     """Part of a row for one forward pass: at least two tokens, scored from index `scored`."""
 
@@ -272,7 +273,8 @@ class TaskWindow(NamedTuple):
 
 def row_windows(number: int, tokens: AnyArray, scored: int, length: int) -> Iterator[TaskWindow]:
     """Yield the windows of one row."""
-    first, end = scored, len(tokens)
+    first = scored
+    end = len(tokens)
     while first < end:
         fits = end - first <= length
         stop = end if fits else min(first + max(length // 2, 1), end)
@@ -313,9 +315,10 @@ class RowBatches:
 
         self.batches: list[WindowBatch] = []
         for length, group in groupby(sorted(windows, key=padded), padded):
-            similar, size = list(group), max(1, tokens // length)
-            parts = (similar[i : i + size] for i in range(0, len(similar), size))
-            self.batches += [_batch(part, length) for part in parts]
+            similar = list(group)
+            size = max(1, tokens // length)
+            for start in range(0, len(similar), size):
+                self.batches.append(_batch(similar[start : start + size], length))
 
     def sums(self, values: Array) -> Array:
         """Sum the values of scored tokens (in batch order) over each row, shape (R,)."""
@@ -325,7 +328,8 @@ class RowBatches:
 
 def _batch(windows: Sequence[TaskWindow], length: int) -> WindowBatch:
     tokens_BW = np.zeros((len(windows), length + 1), dtype=np.int64)
-    places, rows = [], []
+    places = []
+    rows = []
     for b, window in enumerate(windows):
         tokens_BW[b, : len(window.tokens)] = window.tokens
         places.append(np.arange(window.scored, len(window.tokens)) - 1 + b * length)
@@ -335,7 +339,10 @@ def _batch(windows: Sequence[TaskWindow], length: int) -> WindowBatch:
 
 def task_rows(tasks: Sequence[EncodedTask]) -> list[tuple[AnyArray, int]]:
     """Return the rows of all tasks, in order, for `RowBatches`."""
-    return [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
+    rows = []
+    for task in tasks:
+        rows += [(task.row(r), int(task.scored_R[r])) for r in range(task.rows)]
+    return rows
 
 
 def task_metrics(tasks: Sequence[EncodedTask], log_probability_R: Array) -> dict[str, float]:

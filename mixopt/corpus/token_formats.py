@@ -13,6 +13,7 @@ reading a file that is being truncated raises an error, while its mapping would 
 import glob
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,9 @@ TYPES: dict[str, DType] = {
     "int64": np.dtype("<i8"),
 }
 PART = 1 << 20  # tokens in memory at a time
-_PLACE, _OFFSET = np.dtype("<i8"), np.dtype("<u8")
+_PLACE = np.dtype("<i8")  # Megatron's byte offsets and document bounds
+_OFFSET = np.dtype("<u8")  # datatrove's document ends
+_SUFFIXES = (".idx", ".bin", ".npy", ".ds")
 _NUMPY = b"\x93NUMPY"
 _DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -89,15 +92,14 @@ def open_token_files(
 ) -> list[TokenFile]:
     """Open the files of all patterns, in the order of patterns and names; read no token."""
     with readable(", ".join(patterns), CorpusError):
-        opened = list(
-            dict.fromkeys(file for pattern in patterns for file in _matching(pattern, format))
-        )
-        kinds = dict(reversed(opened))
-        if opened and kinds.keys() - {format or opened[0][0]}:
-            formats = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
-            expected = f", not {format}" if format and len(kinds) == 1 else ""
+        matches = chain.from_iterable(_matching(pattern, format) for pattern in patterns)
+        files = list(dict.fromkeys(matches))
+        examples = dict(reversed(files))  # the first file of each format
+        if files and examples.keys() - {format or files[0][0]}:
+            formats = " and ".join(f"{kind} ({examples[kind]})" for kind in sorted(examples))
+            expected = f", not {format}" if format and len(examples) == 1 else ""
             raise CorpusError(f"the tokens are {formats}{expected}; select one format by a glob")
-        return [FORMATS[kind](path, dtype) for kind, path in opened]
+        return [FORMATS[kind](path, dtype) for kind, path in files]
 
 
 def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
@@ -115,11 +117,13 @@ def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
         raise CorpusError(f"{pattern}: {fault} (working directory {Path.cwd()})")
     matches = []
     for path in paths:
-        inside = [file for file in visible_files(path) if file.suffix in _SUFFIXES]
-        if path.is_dir() and not inside:
+        if not path.is_dir():
+            matches.append(_detect(path, format))
+            continue
+        files = [file for file in visible_files(path) if file.suffix in _SUFFIXES]
+        if not files:
             raise CorpusError(f"{path}: has no token files")
-        files = [(file, None) for file in inside] if path.is_dir() else [(path, format)]
-        matches += [_detect(file, stated) for file, stated in files]
+        matches += [_detect(file, None) for file in files]
     return matches
 
 
@@ -210,7 +214,8 @@ def _npy(path: Path, dtype: str | None) -> TokenFile:
 
 
 def _datatrove(path: Path, dtype: str | None) -> TokenFile:
-    index, metadata = _beside(path, ".index"), _beside(path, ".metadata")
+    index = _beside(path, ".index")
+    metadata = _beside(path, ".metadata")
     if metadata.exists():
         line = _first_bytes(metadata, 4096).decode(errors="replace").partition("\n")[0].strip()
         type_code = _DATATROVE_TYPES.get(line.rpartition("|")[2])
@@ -226,7 +231,8 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
             f"{metadata}: not found, and no other file states the token type; give"
             " dtype='uint16' or 'uint32'"
         )
-    documents, tokens = _count(index, _OFFSET), _count(path, TYPES[dtype])
+    documents = _count(index, _OFFSET)
+    tokens = _count(path, TYPES[dtype])
 
     def ends() -> IntArray:
         return _rising(index, _numbers(index, _OFFSET, documents), "the ends of its documents")
@@ -238,7 +244,8 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
 
 def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     """Open Megatron's files: .idx has a header, sequence lengths and offsets, then documents."""
-    path, index = _beside(prefix, ".bin"), _beside(prefix, ".idx")
+    path = _beside(prefix, ".bin")
+    index = _beside(prefix, ".idx")
     content = _first_bytes(index, _MEGATRON_START)
     if content[: len(_MEGATRON)] != _MEGATRON or len(content) < _MEGATRON_START:
         raise CorpusError(f"{index}: not a Megatron index: it begins with {content[:9]!r}")
@@ -249,7 +256,8 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
             f"{index}: version {version} of a Megatron index, tokens of type code {code};"
             f" supported: version 1 of {codes}"
         )
-    size, at_bounds = index.stat().st_size, _MEGATRON_START + 12 * sequences
+    size = index.stat().st_size
+    at_bounds = _MEGATRON_START + 12 * sequences
     expected = at_bounds + 8 * bounds
     # Multimodal indices have one more byte per sequence.
     if bounds < 1 or size not in (expected, expected + sequences):
@@ -259,7 +267,8 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
         )
     name = _MEGATRON_TYPES[code]
     _check_type(index, name, dtype)
-    stored, tokens = TYPES[name], _count(path, TYPES[name])
+    stored = TYPES[name]
+    tokens = _count(path, stored)
 
     def starts() -> IntArray:
         """Return the tokens before each sequence, followed by the total."""
@@ -297,7 +306,6 @@ def _rising(index: Path, numbers: AnyArray, label: str) -> IntArray:
     return rising
 
 
-_SUFFIXES = (".idx", ".bin", ".npy", ".ds")
 FORMATS: dict[str, Callable[[Path, str | None], TokenFile]] = {
     "megatron": _megatron,
     "datatrove": _datatrove,

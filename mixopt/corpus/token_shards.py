@@ -60,6 +60,7 @@ MAX_MAPPINGS = 1 << 14  # of this process: a quarter of Linux's default limit
 _SHARED_HASH_BYTES = 1 << 26  # larger folders are hashed once per node; smaller by each process
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC
+SHARD_TOKENS = 1 << 27  # of a full shard
 
 
 class Shard(NamedTuple):
@@ -178,9 +179,9 @@ class TokenShards:
         self._check_here()
         starts = int_array(starts_B)
         if starts.size and (starts.min() < 0 or starts.max() + length > self.tokens):
-            first, last = int(starts.min()), int(starts.max())
             raise IndexError(
-                f"{self.path}: rows of {length} from {first} to {last} of {self.tokens}"
+                f"{self.path}: rows of {length} from {starts.min()} to {starts.max()}"
+                f" of {self.tokens}"
             )
         rows = np.empty((len(starts), length), self.dtype)
         shard_B = self.shards_of(starts)
@@ -247,11 +248,10 @@ class TokenShards:
             faults = list(pool.map(lambda record: verifier.fault(*record), self._records))
         for shard, fault in zip(self.shards, faults, strict=True):
             if fault is not None:
-                reason = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
-                raise ShardError(
-                    f"{self.path / shard.file}: altered:"
-                    f" {reason if 'sha256' in fault else fault}; {PREPARE_AGAIN}"
-                )
+                reason = fault
+                if "sha256" in fault:
+                    reason = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
+                raise ShardError(f"{self.path / shard.file}: altered: {reason}; {PREPARE_AGAIN}")
         verifier.remember()
         return True
 
@@ -268,7 +268,8 @@ class TokenShards:
 
 
 def _shard(entry: StateFields) -> Shard:
-    file, sha256 = entry.text("file"), entry.text("sha256")
+    file = entry.text("file")
+    sha256 = entry.text("sha256")
     if not _HASH.fullmatch(sha256):
         entry.refuse("sha256", "not a SHA-256")
     check_name(file, f"{entry.where}: file", ShardError)
@@ -322,9 +323,6 @@ _LIBRARY.mmap.argtypes = (
 _LIBRARY.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
 
-SHARD_TOKENS = 1 << 27
-
-
 class TokenWriter:
     """Write one folder of token shards; it appears, complete, when the `with` block ends."""
 
@@ -365,7 +363,10 @@ class TokenWriter:
         """Add a file of the same file system as the next shard, by a hard link or by moving it."""
         self._end_shard()
         name = self._next_name
-        (os.rename if is_moved else os.link)(file.resolve(), self._folder / name)
+        if is_moved:
+            os.rename(file.resolve(), self._folder / name)
+        else:
+            os.link(file.resolve(), self._folder / name)
         self._shards.append(shard._replace(file=name))
         self.tokens += shard.tokens
 
@@ -409,7 +410,8 @@ class TokenWriter:
     def _append(self, tokens: AnyArray) -> None:
         if self._stream is None:
             self._stream = (self._folder / self._next_name).open("wb")
-            self._hash, self._in_shard = hashlib.sha256(), 0
+            self._hash = hashlib.sha256()
+            self._in_shard = 0
         content = tokens.tobytes()
         self._stream.write(content)
         self._hash.update(content)
@@ -425,10 +427,12 @@ class TokenWriter:
             stream.flush()
             os.fsync(stream.fileno())
         self._shards.append(Shard(self._next_name, self._in_shard, self._hash.hexdigest()))
-        self._stream, self._in_shard = None, 0
+        self._stream = None
+        self._in_shard = 0
 
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
     """Write the index of text that is not here, with its stated number of tokens."""
     with TokenWriter(path, dtype="uint16", tokenizer=tokenizer) as writer:
-        writer.tokens, writer.is_elsewhere = tokens, True
+        writer.tokens = tokens
+        writer.is_elsewhere = True

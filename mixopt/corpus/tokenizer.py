@@ -247,7 +247,8 @@ def _tokenizer_file(name: str, download: bool) -> Path:
     if not local.exists():
         if _is_path(name):
             raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_ALTERNATIVES}")
-        path, _ = (_fetch(name, file, download) for file in (FILE, CONFIG))
+        path = _fetch(name, FILE, download)
+        _fetch(name, CONFIG, download)
     if path is None or not path.is_file():
         raise CorpusError(
             f"tokenizer {name!r} has no {FILE}: write one, AutoTokenizer.from_pretrained(...)"
@@ -264,7 +265,10 @@ def _is_path(name: str) -> bool:
 def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | None:
     """Return the end-of-document token: the configured one, else one of the usual names."""
     vocabulary = inner.get_vocab(with_added_tokens=True)
-    return next((end for end in (configured, *_USUAL_ENDS) if end in vocabulary), None)
+    for end in (configured, *_USUAL_ENDS):
+        if end in vocabulary:
+            return end
+    return None
 
 
 def _configured_end(path: Path) -> str | None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import product
 from typing import Any, NoReturn
 
 import numpy as np
@@ -132,7 +133,7 @@ class MixtureStream(IterableDataset[Batch]):
         self.collate = collate
         self.columns: set[str] = set()
         self._inline: LaneReader | None = None
-        self._places: Places = {(n, lane): LanePlace() for n in sources for lane in self._lanes}
+        self._places: Places = {key: LanePlace() for key in product(sources, self._lanes)}
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
@@ -140,7 +141,8 @@ class MixtureStream(IterableDataset[Batch]):
                 "each worker of a DataLoader would read all of this rank's part; give "
                 "MixtureStream(workers=) instead of DataLoader(num_workers=)"
             )
-        sampler, last = self.sampler, self.sampler.pass_end
+        sampler = self.sampler
+        last = sampler.pass_end
         workers = self._start_workers()
         ahead = self._prefetch if workers else 0
         requested: deque[tuple[IntArray, list[Future[Any]]]] = deque()
@@ -157,9 +159,10 @@ class MixtureStream(IterableDataset[Batch]):
                     requested.append((domain_GS, answers))
                 handed_out = batch + len(requested)
                 domain_GS, answers = requested.popleft()
-                read = (
-                    [answer.result() for answer in answers] if workers else [self._read(domain_GS)]
-                )
+                if workers:
+                    read = [answer.result() for answer in answers]
+                else:
+                    read = [self._read(domain_GS)]
                 rows: list[Any] = []
                 for part, changed in read:
                     rows += part
@@ -225,14 +228,14 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _own_state(self) -> PlainDict:
         """Return the state of this rank's lanes."""
+        domains: PlainDict = {}
+        for name in self._plan.sources:
+            domains[name] = {str(lane): list(self._places[name, lane]) for lane in self._lanes}
         return {
             "format": FORMAT,
             **self._settings(),
             "sampler": self.sampler.state_dict(),
-            "domains": {
-                name: {str(lane): list(self._places[name, lane]) for lane in self._lanes}
-                for name in self._plan.sources
-            },
+            "domains": domains,
         }
 
     def load_state_dict(self, state: PlainMapping) -> None:
@@ -253,11 +256,11 @@ class MixtureStream(IterableDataset[Batch]):
         domains = fields.part("domains")
         places = {
             (name, lane): LanePlace.read(domains.part(name), str(lane))
-            for name in self._plan.sources
-            for lane in self._lanes
+            for name, lane in product(self._plan.sources, self._lanes)
         }
         self.sampler.load_state_dict(fields.part("sampler").content)
-        self._places, self._inline = places, None
+        self._places = places
+        self._inline = None
 
     def _settings(self) -> PlainDict:
         """Return the settings that determine the batches, besides sources and sampler."""
@@ -268,12 +271,11 @@ class MixtureStream(IterableDataset[Batch]):
         if not self._workers:
             return []
         self._inline = None
-        return [
-            ProcessPoolExecutor(
-                1, initializer=_begin, initargs=(self._plan, lanes.tolist(), self._places)
-            )
-            for lanes in np.array_split(self._lanes, self._workers)
-        ]
+        workers = []
+        for lanes in np.array_split(self._lanes, self._workers):
+            arguments = (self._plan, lanes.tolist(), self._places)
+            workers.append(ProcessPoolExecutor(1, initializer=_begin, initargs=arguments))
+        return workers
 
     def _read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read a batch in this process."""
@@ -286,7 +288,8 @@ class MixtureStream(IterableDataset[Batch]):
             raise
 
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
-        sampler, domain = self.sampler, domain_GS.ravel()
+        sampler = self.sampler
+        domain = domain_GS.ravel()
         rows = [sample_fields("a document of a stream", sample) for sample in samples]
         self.columns.update(*rows)
         numbered = zip(rows, domain.tolist(), strict=True)
@@ -296,11 +299,13 @@ class MixtureStream(IterableDataset[Batch]):
         counts = count_samples(rows)
         if counts is not None:
             by_domain = counts.by_domain(domain, len(sampler.domains))
-            content["tokens"], content["supervised"] = by_domain
-        return {
-            name: torch.as_tensor(value) if hasattr(value, "dtype") else value
-            for name, value in label(content, sampler, batch).items()
-        }
+            content["tokens"] = by_domain.tokens_B
+            content["supervised"] = by_domain.supervised_B
+        labelled = label(content, sampler, batch)
+        for name, value in labelled.items():
+            if hasattr(value, "dtype"):
+                labelled[name] = torch.as_tensor(value)
+        return labelled
 
 
 _reader: list[LaneReader] = []  # in a worker process
@@ -327,16 +332,17 @@ def joined_states(states: Sequence[PlainMapping]) -> PlainDict:
         for name in first.keys() - {"domains"}:
             if state[name] != first[name]:
                 raise SamplerError(f"the stream's state of rank {k}: {name}: is not that of rank 0")
-    domains = {
-        name: {lane: place for part in states for lane, place in part["domains"][name].items()}
-        for name in first["domains"]
-    }
+    domains: PlainDict = {name: {} for name in first["domains"]}
+    for state in states:
+        for name, places in domains.items():
+            places.update(state["domains"][name])
     return {**first, "domains": domains}
 
 
 def _lanes(lanes: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
     """Return the number of lanes, which divides the batch and is divisible by ranks."""
-    size, ranks = sampler.batch_size, sampler.world_size
+    size = sampler.batch_size
+    ranks = sampler.world_size
     fewest = min(shards, key=lambda name: shards[name])
     max_lanes = shards[fewest]
     if lanes is None:

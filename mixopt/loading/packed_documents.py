@@ -60,7 +60,8 @@ class PackedDocuments:
             raise CorpusError(f"long={long!r}; it is one of {', '.join(get_args(Long))}")
         self.length = at_least(1, "length", length)
         self.padding = at_least(0, "padding", padding)
-        self._long, self._seed = long, seed
+        self._long = long
+        self._seed = seed
         self._documents = documents_in(source, document_end, tokenize)
         self._pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
         if not len(self._pieces):
@@ -121,7 +122,8 @@ class PackedDocuments:
         `documents` with tokens; `tokens` in rows; `rows`; `fill`, the share of rows that is tokens;
         documents `split` into several pieces and `truncated`; tokens `left_out`.
         """
-        pieces, rows = self._pieces, len(self)
+        pieces = self._pieces
+        rows = len(self)
         tokens = int(pieces["length"].sum())
         after = pieces["after"] if self._long == "truncate" else np.zeros(1, np.int64)
         return {
@@ -153,7 +155,9 @@ class PackedDocuments:
             waiting = np.concatenate([waiting, pieces])
             while len(waiting) >= WINDOW:
                 fitted = self._fitted(number, waiting[:WINDOW], rows)
-                number, rows, waiting = number + 1, fitted["row"][-1] + 1, waiting[WINDOW:]
+                number += 1
+                rows = fitted["row"][-1] + 1
+                waiting = waiting[WINDOW:]
                 yield fitted
         if len(waiting):
             yield self._fitted(number, waiting, rows)

@@ -64,7 +64,8 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
     lengths = int_array(lengths_P)
     order = np.argsort(-lengths, kind="stable")
     rows_by_room: defaultdict[int, deque[int]] = defaultdict(deque)
-    rooms, opened = list[int](), 0  # free space of rows, sorted
+    rooms = list[int]()  # free space of rows, sorted
+    opened = 0  # rows
     row = np.empty(len(lengths), np.int64)
     for place, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
         tightest = bisect_left(rooms, size)
@@ -75,7 +76,8 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
             if not rows:
                 del rooms[tightest]
         else:
-            room, number = length, opened
+            room = length
+            number = opened
             opened += 1
         if room > size:
             rows = rows_by_room[room - size]

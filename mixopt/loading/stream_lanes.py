@@ -8,7 +8,7 @@ Shapes: G lanes read here, S samples of a lane in a batch.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -75,7 +75,8 @@ class LanePlan:
             return list(documents)
         where = "a document of a stream"
         read = [document_of(fields, where, self.tokenize) for fields in documents]
-        tokens, labels = [document.tokens_T for document in read], labels_of(read)
+        tokens = [document.tokens_T for document in read]
+        labels = labels_of(read)
         packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
         return row_samples(packed_fields(packed))
 
@@ -101,7 +102,9 @@ class LaneRows:
     """Yields the rows of a domain's lane endlessly, pass after pass."""
 
     def __init__(self, plan: LanePlan, domain: str, lane: int, place: LanePlace) -> None:
-        self._plan, self._domain, self._lane = plan, domain, lane
+        self._plan = plan
+        self._domain = domain
+        self._lane = lane
         self._key = domain_key(plan.seed, f"{domain}\n{lane}")
         self.place = place
         self._next = place  # start of the next block
@@ -198,17 +201,17 @@ class LaneReader:
     """Reads the samples of lanes, batch after batch."""
 
     def __init__(self, plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
-        self._lanes, self._names = lanes, list(plan.sources)
-        keys = [(name, lane) for name in plan.sources for lane in lanes]
-        self._rows = {key: LaneRows(plan, *key, places[key]) for key in keys}
+        self._lanes = lanes
+        self._names = list(plan.sources)
+        self._rows: dict[LaneKey, LaneRows] = {}
+        for name, lane in product(self._names, lanes):
+            self._rows[name, lane] = LaneRows(plan, name, lane, places[name, lane])
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read the next samples of each lane, from the requested domains."""
-        keys = [
-            (self._names[number], lane)
-            for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True)
-            for number in domain_S
-        ]
+        keys: list[LaneKey] = []
+        for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True):
+            keys.extend((self._names[number], lane) for number in domain_S)
         samples = [next(self._rows[key]) for key in keys]
         return samples, {key: self._rows[key].place for key in set(keys)}
 
@@ -234,5 +237,6 @@ def _has_exact_state(source: Any) -> bool:
             return False
         waiting += getattr(dataset, "ex_iterables", None) or []
         inner = getattr(dataset, "ex_iterable", None)
-        waiting += [] if inner is None else [inner]
+        if inner is not None:
+            waiting.append(inner)
     return True
