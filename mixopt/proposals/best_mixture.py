@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.constraints import BROKEN, Constraints, floor
+from mixopt.constraints import BROKEN, Constraints, LinearLimit, floor
 from mixopt.difference import Difference, unit_text
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, Fit, Predictor, objective_noise
@@ -51,6 +51,11 @@ from mixopt.system import Array, Update, __version__, no_progress, one_blas_thre
 ROUNDING = 1e-13  # smaller weights are rounding errors
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
+EDITED = (
+    "these weights were edited by hand and are not a proposal of mixopt: their losses are "
+    "predicted again"
+)
+GIVEN = "given by hand"
 
 
 def propose_mixture(request: ProposalRequest) -> Proposal:
@@ -67,20 +72,22 @@ def best_proposal(
     update: Update = no_progress,
 ) -> Proposal:
     """Find the best mixture, with refits of the needed losses if they exist already."""
-    fit, config, seed = request.fit, request.search, request.seed
+    fit = request.fit
+    config = request.search
     _check_same_fit(request)
     constraints, unmeasured = keeping_unmeasured(
         request.constraints, request.compared["natural"], fit.targets, config.keep_unmeasured
     )
     request = replace(request, constraints=constraints)
     if refits is None:
-        rng = np.random.default_rng([seed, 1])
+        rng = np.random.default_rng([request.seed, 1])
         refits = fit.resampled(
             request.needed_columns, count=config.bootstrap, rng=rng, update=update
         )
     update(config.bootstrap, "searching")
     problem = Problem.of(request)
-    rows, steps = len(fit.data.losses_NM), config.bootstrap + 1
+    rows = len(fit.data.losses_NM)
+    steps = config.bootstrap + 1
     with one_blas_thread(rows):
         result = search(problem)
         notes: list[str] = []
@@ -103,10 +110,10 @@ def best_proposal(
     origin = _origin(request, result.method, samples=config.samples)
     proposal = replace(
         predicted_proposal(request, mixture),
-        binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
+        binding=(*constraints.binding(mixture), *_active_guardrails(problem, mixture)),
         stability=stability,
         region=region,
-        provenance={**origin, "seed": seed},
+        provenance={**origin, "seed": request.seed},
     )
     return replace(proposal, warnings=(*notes, *proposal_warnings(proposal, request, unmeasured)))
 
@@ -120,10 +127,10 @@ def _untied_if_better(
 ) -> SearchResult:
     """Return a mixture for each phase, or one for all if separate ones gain nothing significant."""
     tied = search(replace(problem, allowed=request.constraints.tied(phases).allowed))
-    fit, objective = request.fit, request.objective
-    untied_mixture, tied_mixture = (
-        _stable(fit.domains, result.weights_D) for result in (untied, tied)
-    )
+    fit = request.fit
+    objective = request.objective
+    untied_mixture = _stable(fit.domains, untied.weights_D)
+    tied_mixture = _stable(fit.domains, tied.weights_D)
     values_2 = fit.predict_turned([untied_mixture, tied_mixture], objective).objective_N
     # Both are predicted by one fit, so their errors are correlated.
     half = fit.gain_half(untied_mixture, objective)
@@ -141,8 +148,7 @@ def _untied_if_better(
 
 def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
     """Return the region of mixtures predicted as good up to the noise of a trial, or its error."""
-    fit, objective = request.fit, request.objective
-    noise = objective_noise(fit, objective)
+    noise = objective_noise(request.fit, request.objective)
     std = float(noise.stds_M[0])
     low_D, high_D = near_best(problem, mixture.array, std)
     ends = zip(low_D.round(4).tolist(), high_D.round(4).tolist(), strict=True)
@@ -155,9 +161,12 @@ def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) 
 
 def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
     """Return a fit's prediction of a given mixture as a proposal without a search."""
-    fit, compared, objective = request.fit, request.compared, request.objective
+    fit = request.fit
+    compared = request.compared
+    objective = request.objective
     losses = fit.predict(mixture, objective)
-    value, high = losses.objective_N[0], losses.objective_high_N[0]
+    value = losses.objective_N[0]
+    high = losses.objective_high_N[0]
     ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
     return Proposal(
         mixture=mixture,
@@ -214,14 +223,13 @@ def keeping_unmeasured(
     domains = constraints.domains
     if not set(domains) & set(targets):
         return constraints, ()
-    floors = [
-        floor(name, min(share * natural[name], upper), KEEP_SOURCE, setting=share)
-        for name, upper in zip(domains, constraints.upper_D.tolist(), strict=True)
-        if name not in targets
-    ]
-    floors = [limit for limit in floors if limit.value > 0]
+    floors: dict[str, LinearLimit] = {}
+    for name, upper in zip(domains, constraints.upper_D.tolist(), strict=True):
+        least = min(share * natural[name], upper)
+        if name not in targets and least > 0:
+            floors[name] = floor(name, least, KEEP_SOURCE, setting=share)
     try:
-        return constraints.with_limits(floors), tuple(limit.domains[0] for limit in floors)
+        return constraints.with_limits(floors.values()), tuple(floors)
     except InfeasibleError:
         return constraints, ()
 
@@ -232,10 +240,12 @@ def epochs_of(
     """Return the epochs of each domain in the full run; None if unknown."""
     if inventory is None or target_tokens is None:
         return None
-    # A cell such as `2/web` has the epochs of its domain's text.
-    sizes = {n: inventory[n if n in inventory else n.partition("/")[2]] for n in mixture}
-    passes = {n: w * target_tokens / sizes[n] if w else 0.0 for n, w in mixture.items()}
-    return {name: round(value, 4) for name, value in passes.items()}
+    epochs: dict[str, float] = {}
+    for name, weight in mixture.items():
+        # A cell such as `2/web` has the epochs of its domain's text.
+        text = name if name in inventory else name.partition("/")[2]
+        epochs[name] = round(weight * target_tokens / inventory[text], 4) if weight else 0.0
+    return epochs
 
 
 def _origin(request: ProposalRequest, method: str, **search: Any) -> dict[str, Any]:
@@ -252,7 +262,8 @@ def _origin(request: ProposalRequest, method: str, **search: Any) -> dict[str, A
 
 
 def _check_same_fit(request: ProposalRequest) -> None:
-    fit, unit = request.fit, request.objective.unit
+    fit = request.fit
+    unit = request.objective.unit
     if unit != fit.objective.unit:
         raise ConfigError(
             f"objective.unit is {unit}, but the fit was made in {fit.objective.unit}: "
@@ -284,11 +295,13 @@ def _check_guardrails(problem: Problem, result: SearchResult, constraints: Const
     raise InfeasibleError(problem.guards.conflict(problem.excess(nearest_D[None])[0], binding))
 
 
-def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
-    binding = []
+def _active_guardrails(problem: Problem, mixture: Mixture) -> list[str]:
+    """Name the guardrails that are active at a mixture, collapsed experts included."""
+    weights_1D = mixture.array[None]
+    binding: list[str] = []
     if problem.guards is not None:
-        binding = problem.guards.binding(problem.excess(mixture.array[None])[0])
-    if problem.avoided is not None and problem.avoided.excess(mixture.array[None])[0] >= -NEAR:
+        binding = problem.guards.binding(problem.excess(weights_1D)[0])
+    if problem.avoided is not None and problem.avoided.excess(weights_1D)[0] >= -NEAR:
         binding.append(f"a trial whose experts collapsed is as near as any other ({EXPERTS})")
     return binding
 
@@ -296,13 +309,6 @@ def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
 def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
     """Return a mixture with rounding errors set to 0."""
     return Mixture.from_array(domains, np.where(weights_D < ROUNDING, 0.0, weights_D))
-
-
-EDITED = (
-    "these weights were edited by hand and are not a proposal of mixopt: their losses are "
-    "predicted again"
-)
-GIVEN = "given by hand"
 
 
 def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
@@ -344,7 +350,8 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         content = self.predicted.to_json()
-        del content["stability"], content["region"]
+        del content["stability"]
+        del content["region"]
         return {
             **content,
             "limits": list(self.limits),
@@ -357,7 +364,9 @@ def predict_mixture(
     request: ProposalRequest, weights: Mapping[str, float] | str | Path
 ) -> Forecast:
     """Predict a mixture or the mixture of a file; with phases, also one mixture for all of them."""
-    fit, domains, phases = request.fit, request.fit.domains, request.phases
+    fit = request.fit
+    domains = fit.domains
+    phases = request.phases
     mixture = Mixture.from_file(weights) if isinstance(weights, str | Path) else Mixture(weights)
     if phases is not None and set(mixture) == set(phases.names(domains)):
         mixture = phases.tied(mixture)
@@ -367,14 +376,8 @@ def predict_mixture(
             f"no weight for {', '.join(map(repr, missing))}: the fit has domains "
             f"{', '.join(domains)}; give 0 to leave one out"
         )
-    mixture, limits = mixture.over(domains), request.constraints
-    guards = request.guards(request.objective)
-    guarded = []
-    if guards is not None:
-        compared_G = guards.compared(lambda weights_ND: fit.predict_turned(weights_ND).losses_NM)
-        guarded = guards.refusals(
-            guards.excess(fit.predict_turned(mixture).losses_NM, compared_G)[0]
-        )
+    mixture = mixture.over(domains)
+    limits = request.constraints
     forecast = replace(
         predicted_proposal(request, mixture),
         binding=tuple(limits.binding(mixture)),
@@ -382,8 +385,19 @@ def predict_mixture(
         provenance=_origin(request, GIVEN),
     )
     others = predicted_other_losses(mixture, request.compared["natural"], fit, request.objective)
-    broken = (*limits.violations(mixture), *guarded)
+    broken = (*limits.violations(mixture), *_broken_guardrails(request, mixture))
     return Forecast(forecast, limits.in_force, broken, others, tuple(fit.objective.items))
+
+
+def _broken_guardrails(request: ProposalRequest, mixture: Mixture) -> list[str]:
+    """Return one line for each guardrail that a mixture violates."""
+    guards = request.guards(request.objective)
+    if guards is None:
+        return []
+    fit = request.fit
+    compared_G = guards.compared(lambda weights_ND: fit.predict_turned(weights_ND).losses_NM)
+    losses_1M = fit.predict_turned(mixture).losses_NM
+    return guards.refusals(guards.excess(losses_1M, compared_G)[0])
 
 
 def predicted_other_losses(

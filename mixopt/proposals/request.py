@@ -67,10 +67,8 @@ class Avoided:
         """Return by how much the nearest collapsed trial is nearer than any other, shape (N,)."""
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
-        collapsed_N, intact_N = (
-            pairwise_total_variation(weights_ND, trials_KD).min(axis=1)
-            for trials_KD in (self.collapsed_KD, self.intact_KD)
-        )
+        collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)
+        intact_N = pairwise_total_variation(weights_ND, self.intact_KD).min(axis=1)
         excess_N: Array = intact_N - collapsed_N
         return excess_N
 
@@ -133,12 +131,12 @@ class ProposalRequest:
         natural = Mixture.natural(sizes) if sizes else Mixture.uniform(domains)
         request = cls(
             fit,
-            _allowed(constraints, domains, sizes, search.target_tokens, base, phases),
-            natural if phases is None else phases.tied(natural),
-            sizes,
-            search,
-            seed,
-            collapsed,
+            constraints=_allowed(constraints, domains, sizes, search.target_tokens, base, phases),
+            natural=natural if phases is None else phases.tied(natural),
+            inventory=sizes,
+            search=search,
+            seed=seed,
+            collapsed=collapsed,
             phases=phases,
         )
         return request.aimed_at(target)
@@ -154,7 +152,8 @@ class ProposalRequest:
         current = self.fit.objective
         higher: dict[str, Direction] | None = dict.fromkeys(current.higher, "higher")
         if isinstance(target, ObjectiveConfig):
-            target = target.model_copy(update={"direction": {**(higher or {}), **target.direction}})
+            directions = {**(higher or {}), **target.direction}
+            target = target.model_copy(update={"direction": directions})
             higher = None
         objective = objective_over(self.fit.targets, target, unit=current.unit, direction=higher)
         goal = settled(objective, self.fit.trials)
@@ -193,8 +192,11 @@ class ProposalRequest:
 
     @property
     def _guarded(self) -> list[str]:
-        rails, evaluation = self.constraints.guardrails, self.objective.evaluation
-        return [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
+        rails = self.constraints.guardrails
+        if rails is None:
+            return []
+        evaluation = self.objective.evaluation
+        return [*rails.margins(evaluation), *rails.floors_of(evaluation)]
 
     def guards(self, objective: Objective) -> Guardrails | None:
         """Return the guardrails on the losses of an objective; None without guardrails."""
@@ -237,11 +239,10 @@ def _allowed(
 ) -> Constraints:
     if isinstance(constraints, Constraints):
         return constraints
-    config = (
-        constraints
-        if isinstance(constraints, ConstraintsConfig)
-        else read_constraints(constraints or {})
-    )
+    if isinstance(constraints, ConstraintsConfig):
+        config = constraints
+    else:
+        config = read_constraints(constraints or {})
     if config.max_epochs is not None and inventory is None:
         raise ConfigError(
             "constraints.max_epochs: needs the tokens of each domain; give them in a YAML file "

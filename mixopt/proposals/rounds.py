@@ -44,8 +44,33 @@ from mixopt.proposals.search import Problem, search
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import SAME_MIXTURE, mixtures_and_sizes, pooled_std
 
-REFITS = 20
+REFITS = 20  # of a regressor without standard deviations
 FLAT = 1e-6  # relative range below which deviations count as constant
+
+# The choice of a batch.
+DRAWS = 128  # a power of 2, for Sobol points
+PROPOSED = 256  # maximum number of potential proposals
+OPEN = 384  # candidates that remain after the first choice, by their own value
+DEVIATIONS = 2.0  # lower confidence bound that ranks potential proposals
+TINY = 1e-300  # avoids division by 0 for a trial without uncertainty
+CHUNK = 2**20  # numbers at once, to fit into the cache
+
+# Candidates.
+SAMPLES = 4_000  # draws for the predicted optimum
+AVERAGE = 32  # averaged draws for the predicted optimum
+CENTERS = 4  # best trials as centres of candidates
+MAX_PROJECTED = 64  # maximum number of domains for exact projection
+MAX_TRAINED = 128  # maximum number of trained mixtures, the best by prediction
+SPREAD = 128  # candidates spread over all allowed mixtures
+WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
+NARROW = (16.0, 64.0, 256.0, 1024.0)  # the same around optimum and best trials
+MIN_CONCENTRATION = 1e-3  # of one domain
+EACH = 16  # draws around each centre with each concentration
+GENERATIONS = 4  # rounds of variations
+PARENTS = 24  # candidates that are varied in each
+CHILDREN = 6  # variations of each parent
+MIN_SHARE = 0.003  # smallest share that a variation gives a domain
+MAX_SHARE = 0.3  # largest such share
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,28 +175,11 @@ class Surrogate:
         return np.asarray((values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1))
 
 
-DRAWS = 128  # a power of 2, for Sobol points
-PROPOSED = 256  # maximum number of potential proposals
-OPEN = 384  # candidates kept after the first choice, by their own value
-DEVIATIONS = 2.0  # lower confidence bound that ranks potential proposals
-TINY = 1e-300  # avoids division by 0 for a trial without uncertainty
-CHUNK = 2**20  # numbers at once, to fit into the cache
-SAMPLES, AVERAGE = 4_000, 32  # draws, and averaged draws, for the predicted optimum
-CENTERS = 4  # best trials as centres of candidates
-MAX_PROJECTED = 64  # maximum number of domains for exact projection
-MAX_TRAINED = 128  # maximum number of trained mixtures, the best by prediction
-SPREAD = 128  # candidates spread over all allowed mixtures
-WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
-NARROW = (16.0, 64.0, 256.0, 1024.0)  # the same around optimum and best trials
-EACH = 16  # draws around each centre with each concentration
-GENERATIONS, PARENTS, CHILDREN = 4, 24, 6
-
-
 def expected_improvement(below_K: Array, stds_K: Array) -> Array:
     """Return the expected improvement over a known value, shape (K,)."""
     from scipy.special import ndtr
 
-    safe_K = np.maximum(stds_K, 1e-300)
+    safe_K = np.maximum(stds_K, TINY)
     ratio_K = np.clip(below_K / safe_K, -40.0, 40.0)
     density_K = np.exp(-0.5 * ratio_K**2) / np.sqrt(2.0 * np.pi)
     gain: Array = below_K * ndtr(ratio_K) + stds_K * density_K
@@ -185,22 +193,24 @@ def choose_by_knowledge(
     draws_SB = _normal_draws(count, seed)
     proposed_A = _may_be_proposed(means_K, covariance_KK)
     means_SA = np.tile(means_K[proposed_A] - float(means_K.min()), (DRAWS, 1))
-    rows, chosen, value = np.flatnonzero(open_K), [], 0.0
+    rows = np.flatnonzero(open_K)
+    chosen: list[int] = []
+    value = 0.0
     for place in range(count):
         scale_K = 1.0 / np.sqrt(np.maximum(np.diag(covariance_KK), 0.0) + noise**2 + TINY)
         effects_CA = covariance_KK[np.ix_(rows, proposed_A)] * scale_K[rows, None]
         values_C = _expected_least(means_SA, effects_CA, draws_SB[:, place])
         best = int(np.argmin(values_C))
-        row, value = int(rows[best]), float(values_C[best])
+        row = int(rows[best])
+        value = float(values_C[best])
         chosen.append(row)
         means_SA = means_SA + draws_SB[:, place, None] * effects_CA[best]
         effect_K = covariance_KK[row] * scale_K[row]
         covariance_KK = covariance_KK - np.outer(effect_K, effect_K)
         remaining = np.delete(np.arange(len(rows)), best)
         if place == 0:
-            remaining = np.sort(
-                remaining[np.argsort(values_C[remaining], kind="stable")[: max(OPEN, count)]]
-            )
+            by_value = np.argsort(values_C[remaining], kind="stable")
+            remaining = np.sort(remaining[by_value[: max(OPEN, count)]])
         rows = rows[remaining]
     return chosen, max(-value, 0.0)
 
@@ -209,12 +219,13 @@ def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array
     """Return the expected minimum after one more trial, shape (C,)."""
     draws, proposed = means_SA.shape
     size = max(CHUNK // (draws * proposed), 1)
-    means, effects = means_SA.astype(np.float32), effects_CA.astype(np.float32)
+    means = means_SA.astype(np.float32)
+    effects = effects_CA.astype(np.float32)
     factors_S1 = draws_S.astype(np.float32)[:, None]
-    expected = [
-        (means + factors_S1 * effects[at : at + size, None]).min(axis=2).mean(axis=1)
-        for at in range(0, len(effects), size)
-    ]
+    expected: list[np.ndarray[Any, Any]] = []
+    for at in range(0, len(effects), size):
+        changed_CSA = means + factors_S1 * effects[at : at + size, None]
+        expected.append(changed_CSA.min(axis=2).mean(axis=1))
     return np.concatenate(expected).astype(float)
 
 
@@ -326,8 +337,11 @@ def _around(
     centers: list[Array], concentrations: tuple[float, ...], rng: np.random.Generator
 ) -> Array:
     """Return Dirichlet draws around each centre, shape (K, D)."""
-    pairs = [(center_D, c) for c in concentrations for center_D in centers]
-    drawn = [rng.dirichlet(np.maximum(c * center_D, 1e-3), EACH) for center_D, c in pairs]
+    drawn: list[Array] = []
+    for concentration in concentrations:
+        for center_D in centers:
+            alpha_D = np.maximum(concentration * center_D, MIN_CONCENTRATION)
+            drawn.append(rng.dirichlet(alpha_D, EACH))
     return np.concatenate(drawn)
 
 
@@ -342,8 +356,9 @@ def _most_promising(surrogate: Surrogate, weights_KD: Array) -> IntArray:
 def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
     """Return variations of mixtures: a domain gets a share, or gives up all of its share."""
     rows = np.repeat(np.arange(len(parents_PD)), CHILDREN)
-    moved_KD, places = parents_PD[rows], rng.integers(parents_PD.shape[1], size=len(rows))
-    share_K = np.exp(rng.uniform(np.log(0.003), np.log(0.3), len(rows)))
+    moved_KD = parents_PD[rows]
+    places = rng.integers(parents_PD.shape[1], size=len(rows))
+    share_K = np.exp(rng.uniform(np.log(MIN_SHARE), np.log(MAX_SHARE), len(rows)))
     at = np.arange(len(rows))
     up_KD = moved_KD * (1.0 - share_K[:, None])
     up_KD[at, places] += share_K
@@ -356,8 +371,10 @@ def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
 
 
 def _cleaned(weights_KD: Array, allowed: FeasibleSet, minimum: float) -> Array:
-    is_slow = not allowed.has_only_bounds and len(allowed.lower_D) > MAX_PROJECTED
-    near_KD = allowed.inside(weights_KD) if is_slow else allowed.project(weights_KD)
+    if len(allowed.lower_D) > MAX_PROJECTED and not allowed.has_only_bounds:
+        near_KD = allowed.inside(weights_KD)
+    else:
+        near_KD = allowed.project(weights_KD)
     return _distinct(_without_crumbs(near_KD, allowed, minimum))
 
 

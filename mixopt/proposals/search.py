@@ -5,7 +5,7 @@ around the natural mixture; with many domains one or two dominate nearly all its
 best of 819,000 is worse than natural for a mean of many targets. Here half of the draws use several
 concentrations around natural and uniform, and the other half around the average of the best so far.
 Draws outside the constraints are moved inside. The best k draws are averaged, for the largest k
-(128, 64, ..., 1) whose average is predicted no worse than the best single draw.
+(64, 32, ..., 1) whose average is predicted no worse than the best single draw.
 
 If the regressor has a gradient, descents by sequential quadratic programming continue from there
 and from other starts. Their cost grows with the cube of the number of domains. So above
@@ -33,9 +33,35 @@ from mixopt.objective import Objective
 from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
 
-CHUNK = 16_384
+CHUNK = 16_384  # mixtures predicted or drawn at once
 BEST_TRIALS = 8  # best trials scored by the search
 FAR = 1e9  # base score of mixtures that break a guardrail
+
+# Draws.
+STARTING = 2_000  # maximum number of draws if descents follow
+CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
+NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
+MIN_CONCENTRATION = 1e-3  # of one domain
+REFIT_SAMPLES = 2_000  # draws for each refit
+REFIT_STARTING = 400  # the same if descents follow
+REFIT_DESCENTS = 2
+DIRECTIONS = 256  # random directions of the region as good as the best
+BISECTIONS = 8  # along each direction
+
+# Descents.
+STARTS = 12  # random starts
+MAX_SLSQP_DOMAINS = 64  # maximum number of domains for quadratic programming
+FINE = 1e-10  # change of the objective at which a descent stops
+ROUGH = 1e-8  # the same while several descents are compared
+ROOM = 1e-6  # safety margin of guardrails in a descent, in the unit of the losses
+STEPS = 300  # maximum steps of projected gradients
+HALVINGS = 30  # maximum halvings of one step
+MEMORY = 6  # non-monotone line search: compare with the highest of the last 6 values
+FIRST = 0.1  # length of the first step, in weight
+FALL = 1e-4  # Armijo factor: required part of the decrease that the gradient predicts
+MIN_SLOPE = 1e-12  # smallest slope that scales the first step
+MIN_CURVATURE = 1e-300  # along a step; smaller counts as none
+LONGER = 10.0  # factor of the next step without curvature
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,20 +97,24 @@ class Problem:
     @classmethod
     def of(cls, request: ProposalRequest) -> Self:
         """Build the search of a request."""
-        fit, needed, rails = request.fit, request.needed_columns, request.constraints.guardrails
+        fit = request.fit
         finished = (request.trials or fit.trials).finished
-        values_N = request.objective.value(request.objective.losses(finished))
-        over = request.objective.over([fit.targets[column] for column in needed])
+        values_N = request.objective.value(finished.losses(request.objective.unit))
+        best_trials = np.argsort(values_N, kind="stable")[:BEST_TRIALS]
+        needed = request.needed_columns
+        objective = request.objective.over([fit.targets[column] for column in needed])
+        rails = request.constraints.guardrails
+        avoided = None
+        if rails is not None and rails.experts:
+            avoided = Avoided.of(finished, request.collapsed)
         return cls(
             select_targets(fit.regressor, needed),
-            over,
-            request.constraints.allowed,
-            request.compared["natural"].array,
-            finished.weights()[np.argsort(values_N, kind="stable")[:BEST_TRIALS]],
-            request.guards(over),
-            Avoided.of(finished, request.collapsed)
-            if rails is not None and rails.experts
-            else None,
+            objective,
+            allowed=request.constraints.allowed,
+            natural_D=request.compared["natural"].array,
+            known_ND=finished.weights()[best_trials],
+            guards=request.guards(objective),
+            avoided=avoided,
             samples=request.search.samples,
             seed=request.seed,
         )
@@ -139,9 +169,6 @@ class SearchResult:
     method: str
 
 
-STARTING = 2_000  # maximum number of draws if descents follow
-
-
 def search(problem: Problem) -> SearchResult:
     """Find the allowed mixture with the best predicted objective."""
     if not problem.has_gradient:
@@ -150,11 +177,6 @@ def search(problem: Problem) -> SearchResult:
     result = simulate(replace(problem, samples=draws, average=min(problem.average, draws)))
     descended = descend(problem, result.weights_D)
     return min([result, descended], key=lambda outcome: outcome.value)
-
-
-SAMPLES = 2_000
-REFIT_SAMPLES = 400  # draws for each refit if descents follow
-REFIT_DESCENTS = 2
 
 
 def search_again(
@@ -167,15 +189,13 @@ def search_again(
         if refitted.has_gradient:
             # Start from the proposal too: optima of refits are often near it.
             refitted = replace(refitted, known_ND=np.vstack([proposed_D, problem.known_ND]))
-        draws = min(problem.samples, REFIT_SAMPLES if refitted.has_gradient else SAMPLES)
+        max_draws = REFIT_STARTING if refitted.has_gradient else REFIT_SAMPLES
+        draws = min(problem.samples, max_draws)
         averaged = max(problem.average * draws // problem.samples, 1)
-        optima.append(search(replace(refitted, samples=draws, average=averaged)).weights_D)
+        result = search(replace(refitted, samples=draws, average=averaged))
+        optima.append(result.weights_D)
         update(len(optima), "")
     return np.array(optima)
-
-
-DIRECTIONS = 256
-BISECTIONS = 8
 
 
 def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
@@ -189,8 +209,10 @@ def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
     without_DD = np.where(np.eye(domains, dtype=bool), 0.0, best_D)
     corners_KD = np.vstack([np.eye(domains), without_DD])
     ends_KD = np.vstack([problem.allowed.project(corners_KD), problem.allowed.from_cube(cube_KD)])
-    moves_KD, limit = ends_KD - best_D, problem.score(best_D[None])[0] + noise
-    good_K, bad_K = np.zeros(len(ends_KD)), np.ones(len(ends_KD))
+    moves_KD = ends_KD - best_D
+    limit = problem.score(best_D[None])[0] + noise
+    good_K = np.zeros(len(ends_KD))
+    bad_K = np.ones(len(ends_KD))
     good_K[problem.score(best_D + moves_KD) <= limit] = 1.0
     for _ in range(BISECTIONS):
         low_D, high_D = _range(best_D + good_K[:, None] * moves_KD, best_D)
@@ -211,27 +233,25 @@ def _range(points_KD: Array, also_D: Array) -> Array:
     return np.stack([all_KD.min(axis=0), all_KD.max(axis=0)])
 
 
-CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
-NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
-
-
 def simulate(problem: Problem) -> SearchResult:
     """Draw mixtures, predict, and average the best."""
-    rng, samples = np.random.default_rng(problem.seed), problem.samples
+    rng = np.random.default_rng(problem.seed)
     uniform_D = np.full_like(problem.natural_D, 1.0 / len(problem.natural_D))
     best_ND = problem.allowed.project(np.vstack([problem.known_ND, problem.natural_D, uniform_D]))
     values_N = problem.score(best_ND)
-    first = (samples + 1) // 2
-    centers = [(center, c) for center in (problem.natural_D, uniform_D) for c in CONCENTRATIONS]
-    for count in (first, samples - first):
+    first = (problem.samples + 1) // 2
+    centers = [(problem.natural_D, concentration) for concentration in CONCENTRATIONS]
+    centers += [(uniform_D, concentration) for concentration in CONCENTRATIONS]
+    for count in (first, problem.samples - first):
         for draws_ND in _draws(centers, count, rng):
             inside_ND = problem.allowed.inside(draws_ND)
             best_ND = np.vstack([best_ND, inside_ND])
             values_N = np.concatenate([values_N, problem.score(inside_ND)])
             order = np.argsort(values_N, kind="stable")[: problem.average]
-            best_ND, values_N = best_ND[order], values_N[order]
+            best_ND = best_ND[order]
+            values_N = values_N[order]
         result = _average(problem, best_ND, values_N)
-        centers = [(result.weights_D, c) for c in NARROW]
+        centers = [(result.weights_D, concentration) for concentration in NARROW]
     return result
 
 
@@ -257,7 +277,7 @@ def _draws(
     chunks: list[Array] = []
     for place, (center_D, concentration) in enumerate(centers):
         quota = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
-        alpha_D = np.maximum(concentration * center_D, 1e-3)
+        alpha_D = np.maximum(concentration * center_D, MIN_CONCENTRATION)
         for at in range(0, quota, CHUNK):
             chunks.append(rng.dirichlet(alpha_D, min(CHUNK, quota - at)))
             if sum(map(len, chunks)) >= CHUNK:
@@ -265,13 +285,6 @@ def _draws(
                 chunks = []
     if chunks:
         yield np.vstack(chunks)
-
-
-STARTS = 12
-MAX_SLSQP_DOMAINS = 64  # maximum number of domains for quadratic programming
-FINE = 1e-10  # change of the objective at which a descent stops
-ROUGH = 1e-8  # the same while several descents are compared
-ROOM = 1e-6  # safety margin of guardrails in a descent, in the unit of the losses
 
 
 def descend(problem: Problem, start_D: Array) -> SearchResult:
@@ -297,7 +310,7 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
 
 def least_broken(problem: Problem, start_D: Array) -> Array:
     """Return the allowed mixture with the smallest worst violation of guardrails, shape (D,)."""
-    end_D = _least_above(_kept(problem), start_D, problem)
+    end_D = _minimise_worst(_guardrail_room(problem), start_D, problem)
     candidates_ND = np.vstack([start_D, problem.allowed.inside(end_D[None])])
     nearest_D: Array = candidates_ND[int(problem.excess(candidates_ND).max(axis=1).argmin())]
     return nearest_D
@@ -306,7 +319,7 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return the end of one descent, within the constraints up to rounding."""
     allowed = problem.allowed
-    guards = [] if problem.guards is None else [_kept(problem, ROOM)]
+    guards = [] if problem.guards is None else [_guardrail_room(problem, ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
         lambda w: problem.objective.sums(problem.losses(w[None]))[0],
@@ -314,13 +327,13 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     )
     if len(pieces_PM) > 1:
         below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
-        return _least_above(below, start_D, problem, guards, accuracy=accuracy)
+        return _minimise_worst(below, start_D, problem, guards, accuracy=accuracy)
     if len(start_D) > MAX_SLSQP_DOMAINS and not guards and allowed.has_only_bounds:
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
     return allowed.minimize(pieces, start_D, guards, accuracy=accuracy)
 
 
-def _least_above(
+def _minimise_worst(
     below: DifferentiableFunction,
     start_D: Array,
     problem: Problem,
@@ -342,21 +355,15 @@ def _least_above(
     return end_X[:domains]
 
 
-def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
-    """Return by how much guardrails are kept beyond `room`, and the gradient."""
-    guards, domains = problem.guards, len(problem.natural_D)
-    assert guards is not None
-    columns = guards.columns
+def _guardrail_room(problem: Problem, margin: float = 0.0) -> DifferentiableFunction:
+    """Return how far losses are within their guardrails, less a margin, and the gradient."""
+    assert problem.guards is not None
+    columns = problem.guards.columns
+    domains = len(problem.natural_D)
     return DifferentiableFunction(
-        lambda x: -problem.excess(x[None, :domains])[0] - room,
+        lambda x: -problem.excess(x[None, :domains])[0] - margin,
         lambda x: -problem.slopes(x[:domains])[columns],
     )
-
-
-STEPS, HALVINGS = 300, 30
-MEMORY = 6  # non-monotone line search: compare with the highest of the last 6 values
-FIRST = 0.1  # length of the first step, in weight
-FALL = 1e-4  # Armijo factor: required part of the decrease that the gradient predicts
 
 
 def projected_descent(
@@ -371,9 +378,11 @@ def projected_descent(
     def value(weights_D: Array) -> float:
         return float(cost.values(weights_D)[0])
 
-    point_D, slope_D = start_D, cost.slopes(start_D)[0]
-    best_D, values = start_D, [value(start_D)]
-    length = FIRST / max(float(np.abs(slope_D).max()), 1e-12)
+    point_D = start_D
+    slope_D = cost.slopes(start_D)[0]
+    best_D = start_D
+    values = [value(start_D)]
+    length = FIRST / max(float(np.abs(slope_D).max()), MIN_SLOPE)
     for _ in range(STEPS):
         move_D = project(point_D - length * slope_D) - point_D
         fall = float(slope_D @ move_D)
@@ -384,12 +393,14 @@ def projected_descent(
             break
         next_D = point_D + part * move_D
         values.append(value(next_D))
-        best_D = next_D if values[-1] <= min(values) else best_D
-        turned_D = cost.slopes(next_D)[0]
-        bent = float((next_D - point_D) @ (turned_D - slope_D))
+        if values[-1] <= min(values):
+            best_D = next_D
+        next_slope_D = cost.slopes(next_D)[0]
+        curvature = float((next_D - point_D) @ (next_slope_D - slope_D))
         moved = float(((next_D - point_D) ** 2).sum())
-        length = moved / bent if bent > 1e-300 else 10.0 * length
-        point_D, slope_D = next_D, turned_D
+        length = moved / curvature if curvature > MIN_CURVATURE else LONGER * length
+        point_D = next_D
+        slope_D = next_slope_D
     return best_D
 
 
