@@ -33,10 +33,9 @@ from mixopt.proposals.proposal import (
     Region,
     Stability,
     differences_content,
-    prediction_warnings,
-    proposal_warnings,
     worst_first,
 )
+from mixopt.proposals.proposal_warnings import prediction_warnings, proposal_warnings
 from mixopt.proposals.request import EXPERTS, NEAR, ProposalRequest
 from mixopt.proposals.search import (
     Problem,

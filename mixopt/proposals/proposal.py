@@ -23,7 +23,7 @@ reads and shows a proposal: this module needs only numpy and a YAML reader.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -41,14 +41,12 @@ from mixopt.difference import (
     value_text,
 )
 from mixopt.errors import MixtureError, RunError
-from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
-from mixopt.objective import grouped_names
+from mixopt.mixture import Mixture, Phases, largest_shares
 from mixopt.system import (
     SEAL,
     Array,
     StateFields,
     check_seal,
-    first_few,
     read_yaml,
     sealed,
     share_text,
@@ -57,10 +55,10 @@ from mixopt.system import (
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints
-    from mixopt.fitting import Fit
-    from mixopt.proposals.request import ProposalRequest
 
 LEVEL = 0.9  # of the upper quantile of stability
+MAX_RANGES = 4  # domains of a region named in text
+PROPOSAL = "proposal"
 EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
@@ -69,8 +67,6 @@ HEADER = """\
 # predicted to be than other mixtures; above 0 it is better.
 """
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
-
-PROPOSAL = "proposal"
 
 
 def proposal_name(number: int) -> str:
@@ -95,16 +91,20 @@ def named(mixture: str, among: Iterable[str] = ()) -> str:
 
 def listed(mixtures: Iterable[str], joined: str = "and", among: Iterable[str] = ()) -> str:
     """Return a list of mixtures for a sentence."""
-    *first, last = [named(name, among) for name in mixtures] or [""]
-    return f"{', '.join(first)} {joined} {last}" if first else last
+    names = [named(name, among) for name in mixtures]
+    if len(names) <= 1:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {joined} {names[-1]}"
 
 
 def baseline_breaks(name: str, mixture: Mixture, limits: Constraints) -> str | None:
     """Return a warning for a baseline that breaks limits: it is trained but not recommended."""
     broken = limits.violations(mixture)
+    if not broken:
+        return None
+    first = broken[0].partition(". ")[0]
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    problem = f"baseline {named(name)} breaks limits of this run"
-    return f"{problem}: {broken[0].partition('. ')[0]}{more}" if broken else None
+    return f"baseline {named(name)} breaks limits of this run: {first}{more}"
 
 
 @dataclass(frozen=True)
@@ -157,20 +157,31 @@ def worst_first(differences: Mapping[str, Difference]) -> dict[str, Difference]:
 
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
     """Return the first fields of a file: weights, and the phases if there are any."""
-    by_phase = {} if phases is None else {"phases": phases.content(mixture)}
-    return {"weights": dict(mixture), **by_phase}
+    content: dict[str, Any] = {"weights": dict(mixture)}
+    if phases is not None:
+        content["phases"] = phases.content(mixture)
+    return content
 
 
 def read_phases(fields: StateFields) -> Phases | None:
     """Read the field `phases`."""
     if "phases" not in fields.content:
         return None
-    lengths, begin = {}, 0.0
+    lengths = {}
+    begin = 0.0
     for phase in fields.parts("phases"):
         end = phase.number("until")
         lengths[phase.text("name")] = end - begin
         begin = end
     return Phases(lengths)
+
+
+def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | None:
+    """Read the field `epochs`."""
+    epochs = fields.maybe("epochs", fields.part)
+    if epochs is None:
+        return None
+    return {name: epochs.number(name, minimum=0.0) for name in mixture.domains}
 
 
 @dataclass(frozen=True)
@@ -193,9 +204,6 @@ class Stability:
         return cls(fields.whole("refits"), fields.number("mean"), fields.number("high"))
 
 
-MAX_RANGES = 4  # domains of a region named in text
-
-
 @dataclass(frozen=True)
 class Region:
     """Mixtures predicted as good as the proposal, up to noise.
@@ -213,9 +221,14 @@ class Region:
     def describe(self, unit: str) -> str:
         """Return the ranges of shares as text, for the domains with the widest ranges."""
         widest = sorted(self.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_RANGES]
-        ranges = ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
+        ranges = []
+        for name, (low, high) in widest:
+            ranges.append(f"{name} {share_text(low)} to {share_text(high)}")
         source = "noise of a trial" if self.source == "seeds" else "error on held-out trials"
-        return f"Predicted as good, up to the {source} ({size_text(self.noise, unit)}): {ranges}."
+        return (
+            f"Predicted as good, up to the {source} ({size_text(self.noise, unit)}):"
+            f" {', '.join(ranges)}."
+        )
 
     @classmethod
     def read(cls, fields: StateFields, mixture: Mixture) -> Self:
@@ -265,7 +278,8 @@ class SealedMixture(ABC):
             MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited,
                 so that its predictions no longer hold.
         """
-        mixture, content = Mixture.from_file(path), read_yaml(Path(path), error=RunError)
+        mixture = Mixture.from_file(path)
+        content = read_yaml(Path(path), error=RunError)
         if SEAL not in content:
             kind = cls.__name__.lower()
             raise MixtureError(f"{path}: is a mixture but not a {kind}; {cls.hint}")
@@ -276,15 +290,13 @@ class SealedMixture(ABC):
                 f" again: mixopt run CONFIG --from {cls.step}"
             )
         fields = StateFields(content, str(path), MixtureError)
-        objective, epochs = fields.part("objective"), fields.maybe("epochs", fields.part)
+        objective = fields.part("objective")
         return cls(
             mixture=mixture,
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("measure"),
             unit=objective.one_of("unit", UNITS),
-            epochs=None
-            if epochs is None
-            else {name: epochs.number(name, minimum=0.0) for name in mixture.domains},
+            epochs=read_epochs(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
             region=fields.maybe("region", lambda name: Region.read(fields.part(name), mixture)),
@@ -356,11 +368,15 @@ class Proposal(SealedMixture):
 
     def to_json(self) -> dict[str, Any]:
         """Return the proposal as JSON values, in the order of the file."""
-        value = {"unit": self.unit, **plain(self.predicted_objective)}
         return {
             **weights_content(self.mixture, self.phases),
             "natural": dict(self.natural),
-            "objective": {"measure": self.objective, "better": self.better, **value},
+            "objective": {
+                "measure": self.objective,
+                "better": self.better,
+                "unit": self.unit,
+                **plain(self.predicted_objective),
+            },
             "gains": differences_content(self.gains),
             "best_trial": {"trial": self.best_trial, "observed": self.best_observed},
             "losses": plain(self.losses),
@@ -388,124 +404,8 @@ class Proposal(SealedMixture):
 
     def __repr__(self) -> str:
         """Return the largest shares and the prediction."""
-        interval, unit = self.predicted_objective, self.unit
+        interval = self.predicted_objective
+        unit = self.unit
         ends = ends_text(interval.low, interval.high, unit)
         text = f"predicted {value_text(interval.value, unit)} ({ends}) {unit_text(unit)}"
         return f"Proposal({largest_shares(self.mixture)}; {text})"
-
-
-AT_BOUND = 1e-4
-MAX_OUTSIDE = 0.01  # share by which a domain may leave the tried range without a warning
-MAX_NAMED = 6  # domains named in a warning
-MIN_EXPLAINED = 0.1  # share of the held-out variance below which a warning is given
-
-
-def proposal_warnings(
-    proposal: Proposal, request: ProposalRequest, unmeasured: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Return the warnings about a proposal."""
-    subject = "the proposal"
-    warnings = [
-        *_support(request.fit, subject),
-        "; ".join(_against_others(proposal)),
-        *_without_loss(request, proposal.mixture, unmeasured),
-        *_distance(request.fit, proposal.mixture, request.collapsed or (), subject),
-    ]
-    return tuple(line for line in warnings if line)
-
-
-def prediction_warnings(
-    fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
-) -> tuple[str, ...]:
-    """Return the warnings about a prediction for a given mixture."""
-    where = _distance(fit, mixture, collapsed, "the mixture")
-    return (*_support(fit, "the prediction"), *where)
-
-
-def _support(fit: Fit, subject: str) -> Iterator[str]:
-    """Yield warnings about weak held-out accuracy or few mixtures."""
-    error, mean_error = (fit.scores[name]["rmse"] for name in (fit.name, "mean"))
-    explained = 1.0 - (error / mean_error) ** 2
-    if explained < MIN_EXPLAINED:
-        yield (
-            f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the"
-            f" objective between held-out trials: {subject} has little support; run more or longer"
-            " trials"
-        )
-    thin = fit.thin_evidence()
-    if thin is not None:
-        yield thin
-
-
-def _against_others(proposal: Proposal) -> Iterator[str]:
-    """Yield warnings about mixtures that the proposal may not beat."""
-    value = proposal.predicted_objective.value
-    observed = proposal.best_observed
-    if not (value > observed if proposal.better == "higher" else value < observed):
-        yield (
-            f"the proposal (predicted {value_text(value, proposal.unit)}) is not predicted to beat"
-            f" the best trial ({proposal.best_trial}, observed"
-            f" {value_text(observed, proposal.unit)})"
-        )
-    unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
-    if unsure:
-        yield (
-            f"the 90% interval of the predicted gain over {listed(unsure)} includes 0: judged by"
-            " the fit alone, it may be no better"
-        )
-
-
-def _without_loss(
-    request: ProposalRequest, mixture: Mixture, unmeasured: Sequence[str]
-) -> Iterator[str]:
-    """Yield warnings about domains that no loss measures."""
-    if unmeasured:
-        yield (
-            f"no loss measures {', '.join(unmeasured)}, so no fit can tell what "
-            f"{'it is' if len(unmeasured) == 1 else 'they are'} good for: kept at"
-            " propose.keep_unmeasured of the natural weight (set to 0 to disable)"
-        )
-    limits, measured = request.constraints, (*request.objective.measured, *unmeasured)
-    floors = dict(zip(limits.domains, limits.lower_D, strict=True))
-    dropped = [
-        name
-        for name, weight in mixture.items()
-        if name not in measured and floors[name] == 0 and weight <= AT_BOUND
-    ]
-    if dropped:
-        names = ", ".join(dropped) if len(dropped) <= MAX_NAMED else grouped_names(dropped)
-        yield (
-            f"no part of the objective measures {names}, and the proposal leaves"
-            f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
-            " constraints.bounds, or add an objective, for a domain that the model needs"
-        )
-
-
-def _distance(
-    fit: Fit, mixture: Mixture, collapsed: Collection[str], subject: str
-) -> Iterator[str]:
-    """Yield warnings about mixtures beyond the trials, or near one with collapsed experts."""
-    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    distance_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
-    untried = [
-        f"{name} ({share_text(share)}; {share_text(low)} to {share_text(high)} tried)"
-        for (name, share), low, high in zip(
-            mixture.items(), weights_ND.min(axis=0), weights_ND.max(axis=0), strict=True
-        )
-        if not low - MAX_OUTSIDE <= share <= high + MAX_OUTSIDE
-    ]
-    beyond = f"beyond the tried range of {first_few(untried, MAX_NAMED)}" if untried else ""
-    if distance_N.min() > fit.reach.reach:
-        yield (
-            f"{subject} is {distance_N.min():.2f} (total variation) from the nearest trial, farther"
-            f" than any trial is from its nearest neighbour ({fit.reach.reach:.2f})"
-            f"{beyond and f', and {beyond}'}: the prediction is an extrapolation"
-        )
-    elif beyond:
-        yield f"{subject} is {beyond}: no trial was there"
-    nearest = names[int(distance_N.argmin())]
-    if nearest in collapsed:
-        yield (
-            f"the experts of trial {nearest!r}, the nearest to {subject}, collapsed: mixopt experts"
-            " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
-        )

@@ -7,7 +7,7 @@ with the fit's predictions. Gains above 0 are improvements, for losses and tasks
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from markupsafe import Markup
@@ -52,47 +52,80 @@ class PageAnswer:
 
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run that has a proposal."""
-    state, proposal = run.outcome.state, proposal_of(run)
-    answer: Proposal | Recommendation
-    broken: tuple[str, ...] = ()
-    warnings: list[str] = []
-    if state == "validated":
-        answer, broken = run.recommendation, broken_guardrails(run)
-        name = named(answer.chosen, answer.gains)
-        sentence = f"Train on {name}"
-        if answer.standing == "undecided":
-            sentence = f"Undecided; for now {name}"
-        elif answer.chosen == "natural":
-            sentence = "Keep the natural mixture"
-        if broken:
-            sentence += f", which breaks {_counted(len(broken), 'guardrail')}"
-        about = (answer.standing.capitalize(), answer.why, answer.chosen, "recommended")
-        predicted_gains = answer.predicted_gains
-        other_losses = answer.other_losses
-        warnings = [line for line in answer.warnings if not line.endswith(broken)]
-    else:
-        answer = run.proposal
-        called = "edited" if state == "edited" else "proposed"
-        whose = "Your own mixture" if state == "edited" else "Proposed"
-        sentence = f"{whose}, not validated"
-        why = without_folders(f"By prediction alone: {run.outcome.note}.")
-        about = ("Not validated yet", why, PROPOSAL, called)
-        predicted_gains = answer.gains
-        other_losses = predicted_other_losses(
-            answer.mixture, answer.natural, run.fit, run.objective
-        )
-    warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
+    if run.outcome.state == "validated":
+        return _recommended(run)
+    return _proposed(run)
+
+
+def _recommended(run: Run) -> PageAnswer:
+    """Return the answer of a validated run."""
+    recommendation = run.recommendation
+    broken = broken_guardrails(run)
+    name = named(recommendation.chosen, recommendation.gains)
+    sentence = f"Train on {name}"
+    if recommendation.standing == "undecided":
+        sentence = f"Undecided; for now {name}"
+    elif recommendation.chosen == "natural":
+        sentence = "Keep the natural mixture"
+    if broken:
+        sentence += f", which breaks {_counted(len(broken), 'guardrail')}"
+    shares = _Shares.of(recommendation)
+    warnings = [line for line in recommendation.warnings if not line.endswith(broken)]
     return PageAnswer(
-        f"{sentence}{_moves(answer)}.",
-        *about,
-        **_shares(answer),
-        gains=in_order(answer.gains),
-        predicted_gains=predicted_gains,
-        other_losses=other_losses,
+        sentence=f"{sentence}{_moves(recommendation)}.",
+        label=recommendation.standing.capitalize(),
+        why=recommendation.why,
+        chosen=recommendation.chosen,
+        called="recommended",
+        mixture=shares.mixture,
+        natural=shares.natural,
+        epochs=shares.epochs,
+        gains=in_order(recommendation.gains),
+        predicted_gains=recommendation.predicted_gains,
+        other_losses=recommendation.other_losses,
         broken=broken,
-        warnings=tuple(dict.fromkeys(warnings)),
-        limits=proposal.binding if proposal else (),
+        warnings=_warnings(run, warnings),
+        limits=_limits(run),
     )
+
+
+def _proposed(run: Run) -> PageAnswer:
+    """Return the answer of a run that is not validated: its proposal, or the user's own mixture."""
+    proposal = run.proposal
+    is_edited = run.outcome.state == "edited"
+    whose = "Your own mixture" if is_edited else "Proposed"
+    shares = _Shares.of(proposal)
+    return PageAnswer(
+        sentence=f"{whose}, not validated{_moves(proposal)}.",
+        label="Not validated yet",
+        why=without_folders(f"By prediction alone: {run.outcome.note}."),
+        chosen=PROPOSAL,
+        called="edited" if is_edited else "proposed",
+        mixture=shares.mixture,
+        natural=shares.natural,
+        epochs=shares.epochs,
+        gains=in_order(proposal.gains),
+        predicted_gains=proposal.gains,
+        other_losses=predicted_other_losses(
+            proposal.mixture, proposal.natural, run.fit, run.objective
+        ),
+        broken=(),
+        warnings=_warnings(run, []),
+        limits=_limits(run),
+    )
+
+
+def _warnings(run: Run, of_answer: Sequence[str]) -> tuple[str, ...]:
+    """Return the warnings of an answer, its proposal and the baselines, each once."""
+    proposal = proposal_of(run)
+    of_proposal = () if proposal is None else proposal.warnings
+    return tuple(dict.fromkeys([*of_answer, *of_proposal, *broken_by_baselines(run)]))
+
+
+def _limits(run: Run) -> tuple[str, ...]:
+    """Return the active constraints of the proposal in the answer."""
+    proposal = proposal_of(run)
+    return () if proposal is None else proposal.binding
 
 
 def proposal_of(run: Run) -> Proposal | None:
@@ -104,68 +137,118 @@ def proposal_of(run: Run) -> Proposal | None:
     return Proposal.from_file(later) if later.exists() else None
 
 
-def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
-    """Return the shares to show: by domain if all phases have one mixture, else by phase."""
-    mixture, natural, epochs, phases = answer.mixture, answer.natural, answer.epochs, answer.phases
-    if phases is not None:
-        first, *later = phases.split(mixture).values()
-        if all(first.total_variation(shares) <= SAME for shares in later):
-            mixture, (natural, *_) = first, phases.split(natural).values()
-            if epochs is not None:
-                epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in first}
-    return {"mixture": mixture, "natural": natural, "epochs": epochs}
+@dataclass(frozen=True)
+class _Shares:
+    """The shares to show: by domain if all phases have one mixture, else by phase."""
+
+    mixture: Mixture
+    natural: Mixture
+    epochs: Mapping[str, float] | None
+
+    @classmethod
+    def of(cls, answer: Proposal | Recommendation) -> Self:
+        """Return the shares of an answer."""
+        phases = answer.phases
+        epochs = answer.epochs
+        if phases is None:
+            return cls(answer.mixture, answer.natural, epochs)
+        first, *later = phases.split(answer.mixture).values()
+        if any(first.total_variation(shares) > SAME for shares in later):
+            return cls(answer.mixture, answer.natural, epochs)
+        if epochs is not None:
+            epochs = {name: sum(epochs[f"{phase}/{name}"] for phase in phases) for name in first}
+        natural, *_ = phases.split(answer.natural).values()  # the same in every phase
+        return cls(first, natural, epochs)
 
 
 def _moves(answer: Proposal | Recommendation) -> str:
     """Return a sentence on the domains that gain and lose most against the natural mixture."""
-    mixture, natural = answer.mixture, answer.natural
+    mixture = answer.mixture
+    natural = answer.natural
     if answer.phases is not None:
-        mixture, natural = answer.phases.whole(mixture), answer.phases.whole(natural)
+        mixture = answer.phases.whole(mixture)
+        natural = answer.phases.whole(natural)
+    gained = {name: weight - natural[name] for name, weight in mixture.items()}
+    lost = {name: -change for name, change in gained.items()}
     parts = []
-    for word, sign in (("more", 1), ("less", -1)):
-        moved = {name: sign * (weight - natural[name]) for name, weight in mixture.items()}
-        names = sorted((n for n in moved if moved[n] >= MIN_MOVE), key=lambda name: -moved[name])
-        parts += [f"{word} {' and '.join(names[:MAX_NAMED])}"] if names else []
+    if increased := _most_moved(gained):
+        parts.append(f"more {increased}")
+    if decreased := _most_moved(lost):
+        parts.append(f"less {decreased}")
     return f": {', '.join(parts)} than natural" if parts else ""
+
+
+def _most_moved(moved: Mapping[str, float]) -> str:
+    """Return the names of the domains with the largest values, joined; empty if all are small."""
+    names = [name for name, change in moved.items() if change >= MIN_MOVE]
+    names.sort(key=lambda name: -moved[name])
+    return " and ".join(names[:MAX_NAMED])
 
 
 def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
-    tokens, unit = run.config.propose.target_tokens, run.objective.value_unit
+    tokens = run.config.propose.target_tokens
+    unit = run.objective.value_unit
     is_validated = answer.called == "recommended"
-    names = [answer.chosen, *answer.gains]
-    limits: dict[str, list[str]] = {}  # active constraints by their source
-    for line in answer.limits:
-        limit, _, source = line.rpartition(" (")
-        limits.setdefault(source, []).append(limit)
-    active = "; ".join(f"{', '.join(texts)} ({source}" for source, texts in limits.items())
-    counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
+    epochs_of = ""
+    if tokens and answer.epochs:
+        epochs_of = f" (epochs in {short_count(tokens)})"
+    losses = []
+    for name, gain in list(answer.other_losses.items())[:MAX_LOSSES]:
+        label, _ = called_loss(name, run.objective.items)
+        losses.append((label, gain))
     return template(
         "answer.html",
         answer=answer,
         tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
         does="Maximises" if unit in HIGHER_UNITS else "Minimises",
         objective=run.objective.describe(),
-        epochs_of=f" (epochs in {short_count(tokens)})" if tokens and answer.epochs else "",
+        epochs_of=epochs_of,
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         longest=max(*answer.mixture.values(), *answer.natural.values()),
         groups=_groups(run, answer),
         unit=unit,
         loss_unit=UNITS[run.objective.unit],
         is_validated=is_validated,
-        others=[
-            (named(name, names), gain, answer.predicted_gains.get(name))
-            for name, gain in list(answer.gains.items())[1:]
-        ],
+        others=_others(answer),
         place=_axis(_charted(answer)),
-        losses=[
-            (called_loss(name, run.objective.items)[0], gain)
-            for name, gain in list(answer.other_losses.items())[:MAX_LOSSES]
-        ],
+        losses=losses,
         fragments=weight_fragments(run, answer.mixture),
-        to_check=", ".join(_counted(number, noun) for number, noun in counts if number),
-        checks=[*map(capital, answer.warnings), *([f"Active: {active}"] if active else [])],
+        to_check=_to_check(answer),
+        checks=_checks(answer),
     )
+
+
+def _others(answer: PageAnswer) -> list[tuple[str, Difference, Difference | None]]:
+    """Return the gains over all mixtures but the first, each with the predicted one."""
+    names = [answer.chosen, *answer.gains]
+    others = []
+    for name, gain in list(answer.gains.items())[1:]:
+        others.append((named(name, names), gain, answer.predicted_gains.get(name)))
+    return others
+
+
+def _to_check(answer: PageAnswer) -> str:
+    """Return the numbers of warnings and active constraints in words."""
+    counts = []
+    if answer.warnings:
+        counts.append(_counted(len(answer.warnings), "warning"))
+    if answer.limits:
+        counts.append(_counted(len(answer.limits), "active constraint"))
+    return ", ".join(counts)
+
+
+def _checks(answer: PageAnswer) -> list[str]:
+    """Return the warnings, and the active constraints by their source."""
+    checks = [capital(line) for line in answer.warnings]
+    limits: dict[str, list[str]] = {}
+    for line in answer.limits:
+        limit, _, source = line.rpartition(" (")
+        limits.setdefault(source, []).append(limit)
+    active = [f"{', '.join(texts)} ({source}" for source, texts in limits.items()]
+    if active:
+        checks.append(f"Active: {'; '.join(active)}")
+    return checks
 
 
 def _charted(answer: PageAnswer) -> list[Difference]:
@@ -196,7 +279,8 @@ def _counted(number: int, noun: str) -> str:
 
 def _by_change(answer: PageAnswer) -> list[str]:
     """Return the domains by size of change; a few domains by their share."""
-    mixture, natural = answer.mixture, answer.natural
+    mixture = answer.mixture
+    natural = answer.natural
     if len(mixture) <= MAX_BY_SHARE:
         return sorted(mixture, key=lambda name: -mixture[name])
     return sorted(mixture, key=lambda name: -abs(mixture[name] - natural[name]))
@@ -212,26 +296,40 @@ def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
         return []
     grouped = {name for domains in members.values() for name in domains}
     rest = [name for name in answer.mixture if name not in grouped]
-    members |= {"in no group": rest} if rest else {}
+    if rest:
+        members["in no group"] = rest
     bodies = []
     for name, domains in members.items():
-        rows = [_mixture_row(answer, d, [d]) for d in _by_change(answer) if d in domains]
-        group = _mixture_row(answer, name, domains, count=_counted(len(domains), "domain"))
-        bodies.append([group, *(row | {"is_member": True} for row in rows)])
+        rows = [_mixture_row(answer, name, domains, count=_counted(len(domains), "domain"))]
+        ordered = [domain for domain in _by_change(answer) if domain in domains]
+        rows += [_member_row(answer, domain) for domain in ordered]
+        bodies.append(rows)
     return sorted(bodies, key=lambda rows: -float(rows[0]["now"]))
 
 
 def _mixture_row(
     answer: PageAnswer, name: str, domains: Sequence[str], count: str = ""
 ) -> dict[str, Any]:
-    now, was = (sum(shares[d] for d in domains) for shares in (answer.mixture, answer.natural))
+    now = sum(answer.mixture[domain] for domain in domains)
+    was = sum(answer.natural[domain] for domain in domains)
     epochs = ""
     if answer.epochs is not None and not count:
         passes = answer.epochs[name]
         epochs = "<0.01" if 0 < passes < 0.005 else f"{passes:.2f}"
-    moved = f"{round(100 * (now - was), 1) + 0.0:+.1f}"  # never -0.0
-    row = {"name": name, "count": count, "is_member": False, "now": now, "was": was}
-    return row | {"epochs": epochs, "moved": moved}
+    return {
+        "name": name,
+        "count": count,
+        "is_member": False,
+        "now": now,
+        "was": was,
+        "epochs": epochs,
+        "moved": f"{round(100 * (now - was), 1) + 0.0:+.1f}",  # never -0.0
+    }
+
+
+def _member_row(answer: PageAnswer, domain: str) -> dict[str, Any]:
+    """Return the row of a domain within its group."""
+    return _mixture_row(answer, domain, [domain]) | {"is_member": True}
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ names no host, no user and no absolute path.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,24 @@ from mixopt.system import (
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # order of rows
 MAX_LOADINGS = 2  # largest of a factor
 MIN_COMPARED = 2  # baselines of each loss, natural and the user's own first
+BACKTEST_COLUMNS = (
+    "predictor", "trials", "Spearman, losses", "Spearman, objective", "pick", "regret", "coverage",
+    "width",
+)  # fmt: skip
+LOSS_COLUMNS = ("loss", "state", "Spearman", "lower bound", "own share")
+MEANING = (
+    "means over held-out runs; pick: true rank of the run that is predicted best, 1 being the best",
+    "coverage: of 90% intervals of losses; width: half of theirs, in standard deviations of a loss",
+    "lightgbm: RegMix's; olmix: the log-linear law; ridge: on square roots of the shares",
+)
+STATES = ("ready", "weak", "noise")
 
 
 def write_report(run: Run) -> Path:
     """Write `report.html` and the figures of a run that has a proposal."""
     run.log.require("propose")
-    sections, answer = [what_if_section(run)], answer_of(run)
+    answer = answer_of(run)
+    sections = [what_if_section(run)]
     if branch_shares(answer.mixture):
         drawn = plot_cells({"mixture": answer.mixture, "natural": answer.natural})
         figure = _picture(run, "cells", f"Share of each cell, {answer.called}.", drawn)
@@ -65,7 +77,8 @@ def write_report(run: Run) -> Path:
     if run.is_done("validate"):
         sections.append(_validation(run))
     sections += [_fit(run), _trials(run), _corpus(run), _provenance(run)]
-    path, name = run.path / "report.html", run.config.name
+    path = run.path / "report.html"
+    name = run.config.name
     first = first_screen(run, answer)
     write_text(path, page_html(name, f"{name}: data mixture", first, sections))
     return path
@@ -81,11 +94,12 @@ def _picture(run: Run, name: str, description: str, drawn: Figure | None = None)
 
 def _validation(run: Run) -> Section:
     """Return all validated mixtures, their predictions, and every loss."""
-    validation, recommendation = run.validation, run.recommendation
-    unit, objective = unit_text(recommendation.unit), capital(run.objective.describe())
-    about = (
-        f"{objective}, {unit}; {short_count(recommendation.tokens)} tokens a run, paired by seed."
-    )
+    validation = run.validation
+    recommendation = run.recommendation
+    objective = capital(run.objective.describe())
+    unit = unit_text(recommendation.unit)
+    tokens = short_count(recommendation.tokens)
+    about = f"{objective}, {unit}; {tokens} tokens a run, paired by seed."
     if validation.means_note:
         about += f" {validation.means_note}"
     _, columns, rows = gain_table(recommendation, validation)
@@ -98,11 +112,13 @@ def _validation(run: Run) -> Section:
 
 def _by_loss(run: Run) -> Markup:
     """Return the gain over natural and the user's own mixtures for each loss."""
-    validation, chosen = run.validation, run.recommendation.chosen
+    validation = run.validation
+    chosen = run.recommendation.chosen
     gains = in_order(run.recommendation.gains)
     always_shown = [name for name in gains if name == "natural" or _is_own(name)]
     baselines = list(gains)[: max(len(always_shown), MIN_COMPARED)]
-    rows, styles = [], []
+    rows = []
+    styles = []
     for target in validation.trials.targets:
         called, unit = called_loss(target, run.objective.items)
         cells = [called, size_text(validation.mean(chosen, target), unit)]
@@ -112,8 +128,8 @@ def _by_loss(run: Run) -> Markup:
         rows.append(cells)
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
-    over = (f"over {named(baseline, [chosen, *gains])}" for baseline in baselines)
-    columns = ("loss", name, *over)
+    over = [f"over {named(baseline, [chosen, *gains])}" for baseline in baselines]
+    columns = ["loss", name, *over]
     caption = f"Gains of {name}, 95%; above 0 is better; bold: the objective's."
     metrics = [task_metric(name) for name in validation.trials.targets]
     if any(metric is not None and metric[1] != "bits_per_byte" for metric in metrics):
@@ -131,7 +147,8 @@ def _gain_text(gain: Difference) -> str:
 
 def _fit(run: Run) -> Section:
     """Return the accuracy of each regressor, and the uncertainty of the proposal."""
-    fit, unit = run.fit, run.objective.value_unit
+    fit = run.fit
+    unit = run.objective.value_unit
     why = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
     body = part("paragraph", " ".join(line for line in sure if line not in why))
@@ -145,13 +162,16 @@ def _fit(run: Run) -> Section:
 
 
 def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
-    cells, styles = [], []
+    cells = []
+    styles = []
     for row in rows.iter_rows(named=True):
-        predictor, kind = row["predictor"], row["kind"]
+        predictor = row["predictor"]
+        kind = row["kind"]
         name = "noise ceiling" if predictor == CEILING else name_text(predictor)
         style = "" if kind in ("regressor", "member") else "weak"
         if predictor == fit.name:
-            kind, style = f"{kind}, chosen", "strong"
+            kind = f"{kind}, chosen"
+            style = "strong"
         cells.append((name, kind, rank_text(row["spearman"]), size_text(row["rmse"], unit)))
         styles.append(style)
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit_text(unit)}")
@@ -173,16 +193,22 @@ def _signal(fit: Fit) -> Markup:
         f" {rank_text(factor.spearman)})"
         for factor in result.factors
     ]
-    factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}") if texts else ""
+    factors = ""
+    if texts:
+        factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}")
     return body + part("paragraph", f"{factors}More: mixopt status --readiness.")
 
 
 def _trials(run: Run) -> Section:
     """Return the shares tried, the trials that failed, and experts."""
-    trials, rows = run.trials, run.trials.table
+    trials = run.trials
+    rows = trials.table
+    proxy = run.config.proxy
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
-    proxy, stopped = run.config.proxy, (rows["status"] == "stopped").sum()
-    early = f"; {stopped} were stopped early, and their losses are estimates" if stopped else ""
+    early = ""
+    stopped = (rows["status"] == "stopped").sum()
+    if stopped:
+        early = f"; {stopped} were stopped early, and their losses are estimates"
     parameters = rows.filter(pl.col("status") == "finished")["parameters"].to_numpy()
     body = part(
         "paragraph",
@@ -196,10 +222,9 @@ def _trials(run: Run) -> Section:
 
 def _unfinished(rows: pl.DataFrame) -> Markup:
     failed = rows.filter(pl.col("status").is_in(["failed", "diverged"]))
-    failed = failed.select("trial", "status", "reason")
-    lines = [
-        (trial, status, without_folders(reason or "")) for trial, status, reason in failed.rows()
-    ]
+    lines = []
+    for trial, status, reason in failed.select("trial", "status", "reason").iter_rows():
+        lines.append((trial, status, without_folders(reason or "")))
     if not lines:
         return Markup()
     caption = f"{len(lines)} of {len(rows)} trials did not finish; they are left out of the fit."
@@ -211,9 +236,9 @@ def _experts(run: Run) -> Markup:
     experts = SweepExperts.read(run.path, run=run)
     if experts is None:
         return Markup()
-    body = part("heading", "Experts") + part(
-        "folded", str(experts).splitlines()[0].capitalize(), str(experts)
-    )
+    summary = str(experts)
+    body = part("heading", "Experts")
+    body += part("folded", summary.splitlines()[0].capitalize(), summary)
     for name, drawn in experts.figures().items():
         body += _picture(run, name, DESCRIPTIONS[name], drawn)
     return body
@@ -221,18 +246,25 @@ def _experts(run: Run) -> Markup:
 
 def _corpus(run: Run) -> Section:
     """Return sizes and sources of the domains."""
-    corpus, config = run.corpus, run.config.corpus
+    corpus = run.corpus
+    config = run.config.corpus
     sources = {**config.domains, **config.parts, **run.config.evaluation}
     order = sorted(corpus.evaluation, key=lambda domain: -run.inventory.get(domain.name, 0))
     rows = []
     for domain in order:
-        cells, train, is_here = ["target", "", ""], domain.train, not domain.validation.is_elsewhere
-        if train is not None:
-            documents = f"{train.documents:,}" if train.documents and is_here else ""
-            tokens = f"{train.tokens:,}" if is_here else ""
-            cells = [short_count(run.inventory[domain.name]), documents, tokens]
-        held_out = f"{domain.validation.tokens:,}" if is_here else ""
-        rows.append((domain.name, *cells, held_out, _source(sources[domain.name])))
+        size = "target"
+        documents = ""
+        tokens = ""
+        held_out = ""
+        if domain.train is not None:
+            size = short_count(run.inventory[domain.name])
+        if not domain.validation.is_elsewhere:
+            held_out = f"{domain.validation.tokens:,}"
+            if domain.train is not None:
+                documents = f"{domain.train.documents:,}" if domain.train.documents else ""
+                tokens = f"{domain.train.tokens:,}"
+        source = _source(sources[domain.name])
+        rows.append((domain.name, size, documents, tokens, held_out, source))
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
     caption = f"Tokenizer: {corpus.tokenizer}, {corpus.vocab_size:,} entries."
@@ -255,33 +287,21 @@ def _source(source: SourceConfig) -> str:
 
 def _provenance(run: Run) -> Section:
     """Return the provenance of the answer: steps, seeds and versions."""
-    seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
+    entries: dict[str, Any] = {}
+    for step, seconds in run.log.seconds.items():
+        if step != "report":
+            entries[f"{step}, {duration(seconds)}"] = run.log.fingerprint(step)
+    entries["corpus"] = run.corpus.fingerprint
+    entries["seed"] = run.config.seed
+    if run.is_done("validate"):
+        seeds = sorted(set(run.validation.trials.table["seed"]))
+        entries["seeds of the validation"] = ", ".join(map(str, seeds))
+    entries["machine"] = machine()
     unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
-    took = {step: seconds for step, seconds in run.log.seconds.items() if step != "report"}
-    entries = {
-        **{f"{step}, {duration(took[step])}": run.log.fingerprint(step) for step in took},
-        "corpus": run.corpus.fingerprint,
-        "seed": run.config.seed,
-        **({"seeds of the validation": ", ".join(map(str, seeds))} if seeds else {}),
-        "machine": machine(),
-        "commit": commit_of(run) or unknown,
-        **package_versions(),
-    }
+    entries["commit"] = commit_of(run) or unknown
+    entries |= package_versions()
     table = part("table", ("what", "value"), list(entries.items()), texts=[1])
     return Section("provenance", "Provenance", table)
-
-
-BACKTEST_COLUMNS = (
-    "predictor", "trials", "Spearman, losses", "Spearman, objective", "pick", "regret", "coverage",
-    "width",
-)  # fmt: skip
-LOSS_COLUMNS = ("loss", "state", "Spearman", "lower bound", "own share")
-MEANING = (
-    "means over held-out runs; pick: true rank of the run that is predicted best, 1 being the best",
-    "coverage: of 90% intervals of losses; width: half of theirs, in standard deviations of a loss",
-    "lightgbm: RegMix's; olmix: the log-linear law; ridge: on square roots of the shares",
-)
-STATES = ("ready", "weak", "noise")
 
 
 def backtest_text(backtest: Backtest) -> str:
@@ -301,22 +321,25 @@ def write_backtest(backtest: Backtest, path: Path) -> None:
     title = _backtest_title(backtest)
     cells = [_backtest_cells(row, backtest.unit) for row in backtest.rows]
     ours = [row for row in cells if row[0] == cells[0][0]]
-    notes, meaning = (
-        Markup().join(part("paragraph", line) for line in lines)
-        for lines in (backtest.notes, _meaning(backtest))
-    )
     first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
-        title, notes, part("table", BACKTEST_COLUMNS, ours)
+        title, _paragraphs(backtest.notes), part("table", BACKTEST_COLUMNS, ours)
     )
-    losses = [
-        [row["loss"], row["state"], *(rank_text(row[n]) for n in ("spearman", "low", "own_share"))]
-        for row in backtest.losses
-    ]
+    predictors = part("table", BACKTEST_COLUMNS, cells) + _paragraphs(_meaning(backtest))
+    losses = [_loss_cells(row) for row in backtest.losses]
     sections = [
-        Section("predictors", "Every predictor", part("table", BACKTEST_COLUMNS, cells) + meaning),
+        Section("predictors", "Every predictor", predictors),
         Section("losses", "By loss", part("table", LOSS_COLUMNS, losses)),
     ]
     write_text(path, page_html("backtest", title, first, sections))
+
+
+def _paragraphs(lines: Iterable[str]) -> Markup:
+    return Markup().join(part("paragraph", line) for line in lines)
+
+
+def _loss_cells(row: Mapping[str, Any]) -> list[str]:
+    ranks = [rank_text(row[name]) for name in ("spearman", "low", "own_share")]
+    return [row["loss"], row["state"], *ranks]
 
 
 def _backtest_title(backtest: Backtest) -> str:
@@ -332,7 +355,8 @@ def _meaning(backtest: Backtest) -> tuple[str, ...]:
 
 
 def _backtest_cells(row: Mapping[str, Any], unit: str) -> list[str]:
-    coverage, width = row["coverage"], row["width"]
+    coverage = row["coverage"]
+    width = row["width"]
     return [
         row["predictor"],
         str(row["trials"]),

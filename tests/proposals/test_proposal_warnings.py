@@ -13,7 +13,8 @@ from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest
-from mixopt.proposals.proposal import listed, proposal_warnings
+from mixopt.proposals.proposal import listed
+from mixopt.proposals.proposal_warnings import proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
 CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
