@@ -93,7 +93,7 @@ def explore(
         tokens: Length of the full run in tokens, such as 25e9; None: the run's.
 
     Raises:
-        PluginError: anywidget is not installed, or the fit's regressor has no plain law.
+        PluginError: anywidget is not installed, or the fit has no exact law and cannot be emulated.
         ConfigError: An unreadable file or an invalid value.
         InfeasibleError: No mixture meets the constraints.
         RunError: The run has no proposal yet.
