@@ -6,6 +6,7 @@ from .convex_limits import (
     LinearForm as LinearForm,
     Radius as Radius,
     TotalVariationRadius as TotalVariationRadius,
+    named_limit as named_limit,
 )
 from .feasible_set import FeasibleSet as FeasibleSet
 from .guardrails import BASE as BASE, FLOOR as FLOOR, Guardrails as Guardrails

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mixopt.baselines import FullRun, baseline_without_trials
 from mixopt.config import Config, DesignConfig, SourceConfig, experiment_urls
-from mixopt.constraints import Constraints
+from mixopt.constraints import Constraints, named_limit
 from mixopt.corpus import (
     check_prepared,
     check_tokenizer_name,
@@ -334,14 +334,20 @@ def _as_far_as_known(
     config: Config, sizes: KnownSizes
 ) -> tuple[DesignConfig, Mixture, Constraints]:
     """Return design, natural mixture and limits; without sizes, leave out what depends on them."""
-    limits, design, inventory = config.constraints, config.design, sizes.inventory
+    limits = config.constraints
+    design = config.design
+    inventory = sizes.inventory
     if inventory is None:
-        is_sized = limits.radius is not None and limits.radius.reference == "natural"
-        unknown = ["max_epochs", "convex", *["radius"] * is_sized]
+        inventory = dict.fromkeys(config.corpus.domains, 1)
+        for name, options in (limits.convex or {}).items():
+            named_limit(name, options, Mixture.natural(inventory))  # raises if one is invalid
+        unknown = ["max_epochs", "convex"]
+        if limits.radius is not None and limits.radius.reference == "natural":
+            unknown.append("radius")
         limits = limits.model_copy(update=dict.fromkeys(unknown))
         design = design.model_copy(update={"max_usage": None})
-        inventory = dict.fromkeys(config.corpus.domains, 1)
-    phases, tokens = Phases.of(config.design.phases), config.propose.target_tokens
+    phases = Phases.of(config.design.phases)
+    tokens = config.propose.target_tokens
     constraints = Constraints.from_config(limits, inventory, target_tokens=tokens, phases=phases)
     natural = Mixture.natural(inventory)
     return design, natural if phases is None else phases.tied(natural), constraints

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import mixopt
+from places import PROJECT
 from threadpoolctl import threadpool_limits
 
 from mixopt.config import load_config
@@ -63,6 +64,13 @@ def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, mess
     (found,) = problems(config_path, *SIZES, *overrides)
     assert message in found
     assert "\n" not in found
+
+
+def test_an_option_of_a_convex_limit_is_checked_before_sizes_are_known(config_path, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "examples")
+    options = '{"minimum_entropy:MinimumEntropy": {effective_domains: 99}}'
+    (found,) = problems(config_path, f"constraints.convex={options}")
+    assert "MinimumEntropy: effective_domains should be from 1 to" in found
 
 
 def test_all_problems_are_told_at_once_before_anything_is_written(config_path, tmp_path):
