@@ -167,7 +167,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
 
 
 @pytest.mark.parametrize(("most", "documents"), [(100, 3), (20, 2), (5, 1)])
-def test_what_is_held_out_is_the_least_that_has_its_share_of_the_bytes(most, documents):
+def test_the_fewest_documents_with_their_share_of_the_bytes_are_held_out(most, documents):
     held_out = HeldOutSplit(0.25, most, seed=0)
     documents_of_ten = (Document(f"{k:010}") for k in range(10))
     given = list(held_out.training((None, spooled(document)) for document in documents_of_ten))
@@ -215,7 +215,7 @@ def test_an_interrupted_preparation_is_no_corpus_and_is_done_again(tmp_path, sou
     assert content(prepare(tmp_path, sources, tokenizer="bpe:300").path) == whole
 
 
-def test_text_that_is_elsewhere_has_names_and_sizes_and_cannot_be_read(tmp_path, sources):
+def test_absent_text_has_names_and_sizes_but_cannot_be_read(tmp_path, sources):
     corpus = prepare(tmp_path, {"web": {"tokens": 10**12}, "a": sources["a"]}, {"mmlu": {}})
     stated = {"web": DomainConfig(tokens=10**12)}
     assert corpus.inventory["web"] == true_inventory(stated, corpus)["web"] == 10**12
@@ -294,7 +294,7 @@ def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     assert (train.read(0, train.tokens) == text).all()
 
 
-def test_the_bytes_that_a_domain_will_read_are_told_by_its_files_and_limits(folder):
+def test_expected_bytes_follow_from_files_and_limits(folder):
     def expected(*, most=None, **source):
         config = CorpusConfig(domains={"d": DomainConfig(**source)}, max_bytes=most)
         text = domain_text.DomainText("d", config.domains["d"], config, folder, 0, is_target=False)

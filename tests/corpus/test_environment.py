@@ -115,7 +115,7 @@ def test_docstrings_are_the_docstrings_alone():
         (environment.description, "# Title\n\nWhat it is", "# Title\n\nWhat it is"),
     ],
 )
-def test_what_no_person_wrote_is_left_out_and_the_rest_has_lines(clean, text, expected):
+def test_generated_text_is_left_out_and_minified_code_is_split_into_lines(clean, text, expected):
     assert clean(text) == expected
 
 

@@ -78,7 +78,7 @@ def shards(corpus) -> dict[str, list[str]]:
     return {name: [shard.sha256 for shard in split.shards] for name, split in named.items()}
 
 
-def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_none_without_trust(
+def test_a_store_gives_the_same_corpus_as_a_folder_and_an_untrusted_run_reads_no_store(
     store, files, tmp_path
 ):
     for name, content in files.items():

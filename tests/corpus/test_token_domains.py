@@ -103,7 +103,7 @@ def test_the_bytes_of_tokens_are_counted_or_decoded_without_what_is_no_text():
     assert (text.is_quick, text.bytes(np.array([2, 3, 1]))) == (False, len("a é".encode()))
 
 
-def test_what_is_held_out_as_text_is_not_trained_on_as_tokens_and_the_other_way_round(folder):
+def test_held_out_text_is_dropped_from_training_tokens_and_held_out_tokens_from_text(folder):
     write_megatron(folder / "web", [encode(text) for text in TEXTS])
     domains = {"web": MEGATRON, "text": {"path": write_lines(folder / "a.jsonl", TEXTS)}}
     corpus = prepared(folder / "out", domains)
@@ -123,7 +123,7 @@ def test_tokens_without_documents_are_held_out_by_blocks(folder):
     assert (domain.train.documents, domain.validation.documents) == (0, 0)
 
 
-def test_files_of_which_nothing_is_left_out_become_shards_by_hard_links(folder, monkeypatch):
+def test_files_used_completely_become_shards_by_hard_links(folder, monkeypatch):
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
 
@@ -178,7 +178,7 @@ def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder, monkeypatch)
     none("domain 'web': web.bin: cannot be read")
 
 
-def test_tokens_whose_tokenizer_is_not_here_have_no_bytes_and_as_many_ids_as_are_met(folder):
+def test_tokens_without_their_tokenizer_have_no_bytes_and_ids_up_to_the_largest_read(folder):
     write_megatron(folder / "web", [[7, 70, 7000 + k, 2] for k in range(100)])
     corpus = prepared(folder / "out", {"web": MEGATRON}, tokenizer="./nowhere")
     domain = corpus.domains[0]

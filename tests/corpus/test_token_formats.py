@@ -184,9 +184,7 @@ def test_a_folder_with_the_tokens_of_two_tools_or_of_none_is_refused(tmp_path):
             names([str(tmp_path)], format)
 
 
-def test_documents_reach_over_the_parts_in_which_a_file_is_read_that_is_not_cut(
-    tmp_path, monkeypatch
-):
+def test_documents_span_parts_of_a_file_and_a_truncated_file_is_refused(tmp_path, monkeypatch):
     write_megatron(tmp_path / "web", DOCUMENTS)
     found = read(tmp_path / "web.bin", "raw", dtype="uint16")
     for part in (1, 2, 11):
@@ -389,7 +387,7 @@ def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, to
     np.testing.assert_array_equal(pickle.loads(sent).read(0, 95), tokens)
 
 
-def test_too_many_open_files_are_told_with_the_limit_to_raise(shards, monkeypatch):
+def test_the_error_for_too_many_open_files_names_the_limit_to_raise(shards, monkeypatch):
     def full(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -57,7 +57,7 @@ def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, i
     assert second.domains[0].train.tokens == corpus.domains[0].train.tokens
 
 
-def test_an_unusual_end_of_documents_is_kept_with_the_corpus_and_no_begin_is_added(tmp_path):
+def test_the_corpus_stores_an_unusual_end_of_document_token_and_adds_no_begin_token(tmp_path):
     tokenizer = FastTokenizer.train(TEXTS, 300)
     begin = {"single": "<|endoftext|> $A", "special_tokens": [("<|endoftext|>", 0)]}
     tokenizer.inner.post_processor = tokenizers.processors.TemplateProcessing(**begin)

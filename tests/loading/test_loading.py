@@ -182,7 +182,7 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
 
 
 @pytest.mark.parametrize(("workers", "then"), [(0, 2), (3, 0)])
-def test_the_state_is_of_what_was_received_pending_changes_included(dataset, workers, then):
+def test_the_state_covers_received_batches_and_pending_changes(dataset, workers, then):
     one = loader(dataset, workers=workers)
     batches, held = [], None
     for batch in one:

@@ -117,7 +117,7 @@ def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path, monk
     assert unpacked(PackedDocuments(shards, length=3, document_end=END)) == {0: [1, END], 1: [2, 3]}
 
 
-def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
+def test_long_documents_are_truncated_on_request_and_lost_tokens_are_reported():
     packed = PackedDocuments([[1] * 3, list(range(1, 12))], length=4, long="truncate")
     assert unpacked(packed) == {0: [1] * 3, 1: [1, 2, 3, 4]}
     summary = packed.summary

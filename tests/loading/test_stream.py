@@ -65,7 +65,7 @@ def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
         next(iter(DataLoader(lists(), batch_size=None, num_workers=1)))
 
 
-def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_for():
+def test_with_workers_new_weights_apply_from_the_first_batch_not_yet_requested():
     prefetch = 3
     stream = sharded(workers=2, prefetch=prefetch)
     iterator = iter(stream)
