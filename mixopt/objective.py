@@ -37,7 +37,14 @@ from mixopt.system import Array
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
-
+MAX_NAMES = 8  # up to this many names are listed completely
+FEW = 4  # names listed of more
+ROUNDING = 1e-9  # of weights that count as equal
+Kind = Literal["target", "mean", "worst", "hinge"]
+Unit = Literal["nats_per_token", "bits_per_byte"]
+Direction = Literal["lower", "higher"]
+Scale = Literal["none", "spread"]
+LeaveOut = Literal["noise"]
 Value = TypeVar("Value", float, Array)
 
 
@@ -48,15 +55,12 @@ class LossTable(Protocol):
         """Return the losses in a unit, shape (N, M)."""
 
 
-MAX_NAMES = 8  # up to this many names are listed completely
-FEW = 4  # names listed of more
-ROUNDING = 1e-9
-
-
 def listed(names: Iterable[str]) -> str:
     """Return names as text: `a, b and c`."""
     *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    if not first:
+        return last
+    return f"{', '.join(first)} and {last}"
 
 
 def grouped_names(names: Sequence[str]) -> str:
@@ -68,27 +72,35 @@ def grouped_names(names: Sequence[str]) -> str:
 
 def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
     """Return the members of a weighted mean as text."""
-    shares = {f: sum(weights[n] for n in names) for f, names in families.items()} or weights
-    equal = max(shares.values()) - min(shares.values()) <= ROUNDING
-    parts = []
-    for name, share in shares.items():
-        count = len(families.get(name, ()))
-        size = f" ({count} {'loss' if count == 1 else 'losses'})" if families else ""
-        parts.append(f"{'' if equal else f'{share:.3g} '}{name}{size}")
     if families:
-        kind = "family" if len(shares) == 1 else "families"
-        return f"{len(shares)} {kind}: {grouped_names(parts)}"
-    if len(shares) <= MAX_NAMES:
-        return listed(parts)
-    uneven = "" if equal else ", with different weights"
-    return f"{len(shares)} losses{uneven}: {grouped_names(list(shares))}"
+        return _families_in_words(weights, families)
+    if len(weights) <= MAX_NAMES:
+        return listed(_weighted_names(weights))
+    uneven = "" if _are_equal(weights) else ", with different weights"
+    return f"{len(weights)} losses{uneven}: {grouped_names(list(weights))}"
 
 
-Kind = Literal["target", "mean", "worst", "hinge"]
-Unit = Literal["nats_per_token", "bits_per_byte"]
-Direction = Literal["lower", "higher"]
-Scale = Literal["none", "spread"]
-LeaveOut = Literal["noise"]
+def _families_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
+    shares = {}
+    for family, names in families.items():
+        shares[family] = sum(weights[name] for name in names)
+    parts = []
+    for weighted, names in zip(_weighted_names(shares), families.values(), strict=True):
+        noun = "loss" if len(names) == 1 else "losses"
+        parts.append(f"{weighted} ({len(names)} {noun})")
+    kind = "family" if len(families) == 1 else "families"
+    return f"{len(families)} {kind}: {grouped_names(parts)}"
+
+
+def _are_equal(weights: Mapping[str, float]) -> bool:
+    return max(weights.values()) - min(weights.values()) <= ROUNDING
+
+
+def _weighted_names(weights: Mapping[str, float]) -> list[str]:
+    """Return the names, each after its weight unless all weights are equal."""
+    if _are_equal(weights):
+        return list(weights)
+    return [f"{weight:.3g} {name}" for name, weight in weights.items()]
 
 
 @dataclass(frozen=True)
@@ -137,14 +149,9 @@ class Objective:
     references: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        sections = ((self.kind, self.weights), ("direction", self.higher), ("items", self.items))
-        for place, names in sections:
-            for name in names:
-                if name not in self.evaluation:
-                    near = did_you_mean(name, self.evaluation)
-                    raise ConfigError(
-                        f"objective.{place}: unknown evaluation domain {name!r}{near}"
-                    )
+        self._check_names(self.kind, self.weights)
+        self._check_names("direction", self.higher)
+        self._check_names("items", self.items)
         if not self.weights:
             raise ConfigError(f"objective.{self.kind}: needs at least one evaluation domain")
         self._check_worst()
@@ -189,38 +196,38 @@ class Objective:
                     f"objective.hinge: the noise of {name!r} is unknown: set design.replicates to"
                     " 2 or more, or objective.items for shares of right answers"
                 )
-        spreads, references = (
-            {name: float(values[name]) for name in self.measured} for values in (noise, means)
+        return replace(
+            self,
+            spreads={name: float(noise[name]) for name in self.measured},
+            references={name: float(means[name]) for name in self.measured},
         )
-        return replace(self, spreads=spreads, references=references)
 
     def without(self, names: Collection[str]) -> Objective:
         """Return the objective without some of its losses, whose weights go to the others."""
         removed = tuple(name for name in self.weights if name in names)
-        weights = {name: weight for name, weight in self.weights.items() if name not in removed}
         if not removed:
             return self
+        weights = {name: weight for name, weight in self.weights.items() if name not in removed}
         if not weights:
             raise ConfigError(
                 f"objective.noise: leave_out leaves nothing of {self._kind_text()}: choose another "
                 "objective, or run longer trials"
             )
-        families = {
-            name: tuple(n for n in losses if n in weights) for name, losses in self.families.items()
-        }
-        for name, losses in families.items():
-            before = sum(self.weights[loss] for loss in self.families[name])
-            now = sum(weights[loss] for loss in losses)
-            weights |= {loss: weights[loss] * before / now for loss in losses}
+        families = {}
+        for family, members in self.families.items():
+            rest = tuple(name for name in members if name in weights)
+            if not rest:
+                continue
+            families[family] = rest
+            before = sum(self.weights[name] for name in members)
+            now = sum(weights[name] for name in rest)
+            for name in rest:
+                weights[name] = weights[name] * before / now
         if self.kind == "mean":
             total = sum(weights.values())
             weights = {name: weight / total for name, weight in weights.items()}
-        return replace(
-            self,
-            weights=weights,
-            families={name: losses for name, losses in families.items() if losses},
-            left_out=(*self.left_out, *removed),
-        )
+        left_out = (*self.left_out, *removed)
+        return replace(self, weights=weights, families=families, left_out=left_out)
 
     def of(self, kind: Kind, weights: Mapping[str, float], scale: Scale = "none") -> Objective:
         """Return another objective over the same losses, in the same unit and directions."""
@@ -293,8 +300,10 @@ class Objective:
             return "right_answers" if self.items.keys() >= self.weights.keys() else "metric_units"
         if any(name in self.higher for name in self.weights):
             return "mixed_units"
-        of_tasks = {task_metric(name) and name.rpartition("/")[2] for name in self.weights}
-        return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
+        # Tasks have a unit of their own, whatever the losses are in.
+        if all(task_metric(name) and name.endswith("/bits_per_byte") for name in self.weights):
+            return "bits_per_byte"
+        return self.unit
 
     def unit_of(self, target: str | None) -> str:
         """Return the unit of a target, or of the objective if it is None."""
@@ -308,15 +317,16 @@ class Objective:
         """Coefficients of the sums whose maximum, with `offsets_P`, is the objective, (P, M)."""
         if self.spreads is None and (self.scale == "spread" or self.kind == "hinge"):
             raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
+        spreads = self.spreads or {}
         weights_M = np.zeros(len(self.evaluation))
         for name, column in zip(self.weights, self.columns, strict=True):
-            weights_M[column] = self.weights[name] / (self.spreads or {}).get(name, 1.0)
+            weights_M[column] = self.weights[name] / spreads.get(name, 1.0)
         if self.kind == "worst":
             return np.diag(weights_M)[self.columns]
         if self.kind != "hinge":
             return weights_M[None]
-        target, *excess_columns = self.columns
-        pieces_PM = np.diag(weights_M)[[target, *excess_columns]]
+        target = self.columns[0]
+        pieces_PM = np.diag(weights_M)[self.columns]
         pieces_PM[1:, target] = weights_M[target]
         return pieces_PM
 
@@ -355,16 +365,23 @@ class Objective:
 
     def describe(self) -> str:
         """Return the minimised quantity as text, short even with many losses."""
+        parts = [self._kind_text()]
         higher = [name for name in self.measured if name in self.higher]
-        better = f" (higher {grouped_names(higher)} is better)" if higher else ""
-        better = " (higher is better)" if self.is_higher else better
-        divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
-        without = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
-        return f"{self._kind_text()}{better}{divided}{without}"
+        if self.is_higher:
+            parts.append(" (higher is better)")
+        elif higher:
+            parts.append(f" (higher {grouped_names(higher)} is better)")
+        if self.scale == "spread":
+            parts.append(", each divided by its spread over the trials")
+        if self.left_out:
+            parts.append(f", without {grouped_names(self.left_out)} (noise)")
+        return "".join(parts)
 
     def _kind_text(self) -> str:
         negated = () if self.is_higher else self.higher
-        signed = {name: f"minus {name}" if name in negated else name for name in self.weights}
+        signed = {}
+        for name in self.weights:
+            signed[name] = f"minus {name}" if name in negated else name
         if self.kind == "target":
             return signed[self.measured[0]]
         if self.kind == "worst":
@@ -375,10 +392,19 @@ class Objective:
                 f"{target} against the average trial, plus the largest excess of"
                 f" {grouped_names(limited)} over the average trial beyond noise, in units of noise"
             )
-        weights = self.weights
-        if not self.families:
-            weights = {signed[name]: weight for name, weight in weights.items()}
-        return f"the mean of {mean_in_words(weights, self.families)}"
+        if self.families:
+            return f"the mean of {mean_in_words(self.weights, self.families)}"
+        weights = {signed[name]: weight for name, weight in self.weights.items()}
+        return f"the mean of {mean_in_words(weights, {})}"
+
+    def _check_names(self, field_name: str, names: Iterable[str]) -> None:
+        """Raise ConfigError if a field names an unknown evaluation domain."""
+        for name in names:
+            if name not in self.evaluation:
+                near = did_you_mean(name, self.evaluation)
+                raise ConfigError(
+                    f"objective.{field_name}: unknown evaluation domain {name!r}{near}"
+                )
 
     def _check_worst(self) -> None:
         higher = [name for name in self.weights if name in self.higher]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import yaml
 
@@ -16,14 +16,15 @@ from mixopt.system import bytes_text, name_text, rank_text, share_text, short_co
 
 if TYPE_CHECKING:
     from mixopt.corpus import DomainCount
-    from mixopt.fitting import Factor, FitReadiness, LossReadiness
+    from mixopt.fitting import Factor, FitReadiness, LossReadiness, Offer
     from mixopt.run_directory import CheckedPart
-    from mixopt.sampling import ScheduleForecast
+    from mixopt.sampling import ScheduleForecast, StageDraw
 
 MIN_NAME = 20  # characters of a word that are never cut
 GAP = 2  # characters between columns
 MARGIN = "  "
 MAX_LOADINGS = 6  # metrics in a factor's row
+MAX_RATIO = 1000  # shown
 MAX_STAGES = 6  # stages shown side by side; of more, the first and the last
 EVALUATED = (
     "spearman", "own_share", "from_uniform", "ceiling", "rmse", "coverage90", "rank", "regret",
@@ -57,27 +58,47 @@ def table_text(
 ) -> str:
     """Return a table as text, with a rule under its title."""
     width = terminal_width() - len(MARGIN)
-    cells = [tuple(columns), *(tuple(row) for row in rows)]
-    left = {0, *(place for place, name in enumerate(columns) if name in texts)}
-    narrow, *wider = _widths(cells, left, max(MIN_NAME, width // 2))
-    parts = [_block(cells, left, _fitted(part, wider, width)) for part in _parts(narrow, width)]
+    cells = [list(columns)]
+    cells += map(list, rows)
+    left = {0}
+    left |= {place for place, name in enumerate(columns) if name in texts}
+    widths = _Widths.of(cells, left, max(MIN_NAME, width // 2))
+    parts = [_block(cells, left, widths.fitted(p, width)) for p in _parts(widths.words, width)]
     return "\n".join([title, "", "\n\n".join(parts)]) + "\n"
 
 
-def _widths(
-    cells: Sequence[Sequence[str]], left: set[int], longest: int
-) -> tuple[list[int], list[int], list[int]]:
-    """Return the widths of each column for wrapped words, whole values, and whole headings."""
-    from rich.cells import cell_len
+class _Widths(NamedTuple):
+    """Widths of each column: for wrapped words, for whole values, and for whole headings."""
 
-    narrow, values, headings = [], [], []
-    for place, (name, *column) in enumerate(zip(*cells, strict=True)):
-        words = [word for value in column for word in value.split(" ")]
-        parts = [*name.split(" "), *(words if place in left else column)]
-        narrow.append(min(longest, max(map(cell_len, parts))))
-        values.append(max(narrow[-1], *map(cell_len, column), 0))
-        headings.append(max(values[-1], cell_len(name)))
-    return narrow, values, headings
+    words: list[int]
+    values: list[int]
+    headings: list[int]
+
+    @classmethod
+    def of(cls, cells: Sequence[Sequence[str]], left: set[int], longest: int) -> Self:
+        """Measure the columns; only those in `left` wrap, to at most `longest` characters."""
+        from rich.cells import cell_len
+
+        widths = cls([], [], [])
+        for place, (name, *column) in enumerate(zip(*cells, strict=True)):
+            parts = name.split(" ")
+            parts += " ".join(column).split(" ") if place in left else column
+            words = min(longest, max(map(cell_len, parts)))
+            values = max([words, *map(cell_len, column)])
+            widths.words.append(words)
+            widths.values.append(values)
+            widths.headings.append(max(values, cell_len(name)))
+        return widths
+
+    def fitted(self, narrow: Mapping[int, int], width: int) -> dict[int, int]:
+        """Distribute the remaining width, first to the columns that lack least."""
+        fitted = dict(narrow)
+        for limits in (self.values, self.headings):
+            lacking = {place: limits[place] - now for place, now in fitted.items()}
+            for place in sorted(fitted, key=lambda place: lacking[place]):
+                room = max(0, width - _total(fitted))
+                fitted[place] = min(limits[place], fitted[place] + room)
+        return fitted
 
 
 def _parts(narrow: Sequence[int], width: int) -> Iterator[dict[int, int]]:
@@ -89,16 +110,6 @@ def _parts(narrow: Sequence[int], width: int) -> Iterator[dict[int, int]]:
             chosen = {0: narrow[0]}
         chosen[place] = narrow[place]
     yield chosen
-
-
-def _fitted(widths: dict[int, int], wider: Sequence[list[int]], width: int) -> dict[int, int]:
-    """Distribute the remaining width, first to the columns that lack least."""
-    fitted = dict(widths)
-    for limits in wider:
-        for place in sorted(fitted, key=lambda place: limits[place] - fitted[place]):
-            room = max(0, width - _total(fitted))
-            fitted[place] = min(limits[place], fitted[place] + room)
-    return fitted
 
 
 def _total(widths: Mapping[int, int]) -> int:
@@ -117,7 +128,8 @@ def _block(cells: Sequence[Sequence[str]], left: set[int], widths: Mapping[int, 
         name = Text(cells[0][place])
         table.add_column(name, justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
     for row in cells[1:]:
-        table.add_row(*(Text(row[place]) for place in widths))
+        cells_shown = [Text(row[place]) for place in widths]
+        table.add_row(*cells_shown)
     stream = io.StringIO()
     Console(file=stream, width=_total(widths), color_system=None, force_terminal=False).print(table)
     return "\n".join((MARGIN + line).rstrip() for line in stream.getvalue().splitlines())
@@ -130,10 +142,8 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     for domain, size in zip(counts, sizes, strict=True):
         files = f"{domain.files:,}" if domain.files else "-"
         text = bytes_text(domain.bytes) if domain.bytes else "-"
-        tokens = "-"
-        if domain.tokens is not None:
-            tokens = f"{domain.tokens:,}" if domain.is_exact else f"~{short_count(domain.tokens)}"
-        rows.append((domain.name, files, text, tokens, share_text(size / sum(sizes)), domain.how))
+        share = share_text(size / sum(sizes))
+        rows.append((domain.name, files, text, _tokens_text(domain), share, domain.how))
     columns = ("domain", "files", "text", "tokens", "share", "by")
     title = f"Whole domains, in tokens of {tokenizer}"
     lines = [table_text(title, columns, rows, texts=("by",))]
@@ -142,46 +152,58 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     return "\n".join(lines)
 
 
+def _tokens_text(domain: DomainCount) -> str:
+    """Return the tokens of a domain: exact, about, or a dash if unknown."""
+    if domain.tokens is None:
+        return "-"
+    return f"{domain.tokens:,}" if domain.is_exact else f"~{short_count(domain.tokens)}"
+
+
 def schedule_text(forecast: ScheduleForecast) -> str:
     """Return the tables of the samples that a schedule draws."""
-    schedule, stages = forecast.schedule, list(forecast.stages)
-    title = (
-        f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
-    )
-    rows = [
-        (part.name, f"{part.start:,}", f"{part.steps:,}", short_count(part.tokens))
-        for part in stages
-    ]
+    schedule = forecast.schedule
+    stages = list(forecast.stages)
+    tokens = short_count(schedule.tokens)
+    title = f"{tokens} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
+    rows = [_stage_row(stage) for stage in stages]
     lines = [table_text(title, ("stage", "first step", "steps", "tokens"), rows)]
     if rounded := schedule.tokens - schedule.asked_tokens:
         lines.append(
             f"requested: {schedule.asked_tokens:,} tokens; in whole batches:"
             f" {schedule.tokens:,} ({rounded:+,})\n"
         )
-    named_stages = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
-    columns = ("domain", *(stage.name for stage in named_stages), "tokens", "epochs", "runs out")
+    shown = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
+    names = [stage.name for stage in shown]
+    columns = ("domain", *names, "tokens", "epochs", "runs out")
     domains = []
-    for name, tokens in forecast.drawn.items():
-        shares = [share_text(stage.shares[name]) for stage in named_stages]
-        out, ends = forecast.runs_out.get(name), "-"
+    for name, drawn in forecast.drawn.items():
+        shares = [share_text(stage.shares[name]) for stage in shown]
+        epochs = f"{stages[-1].epochs[name]:.3f}"
+        ends = "-"
+        out = forecast.runs_out.get(name)
         if out is not None:
             ends = f"at {short_count(out.tokens)}, step {out.step:,} of {stages[out.stage].name}"
-        epochs = f"{stages[-1].epochs[name]:.3f}"
-        domains.append((name, *shares, short_count(tokens), epochs, ends))
+        domains.append((name, *shares, short_count(drawn), epochs, ends))
     lines.append(table_text("Share of the tokens by stage", columns, domains))
     return "\n".join(lines).rstrip("\n")
+
+
+def _stage_row(stage: StageDraw) -> tuple[str, str, str, str]:
+    return stage.name, f"{stage.start:,}", f"{stage.steps:,}", short_count(stage.tokens)
 
 
 def verification_text(parts: Sequence[CheckedPart]) -> str:
     """Return the table of a verified directory, its damaged files, and commands to repair them."""
     rows = []
     for part in parts:
-        counts = (str(part.files), bytes_text(part.bytes)) if part.files else ("", "")
-        rows.append((part.name, part.state, *counts))
+        files = str(part.files) if part.files else ""
+        size = bytes_text(part.bytes) if part.files else ""
+        rows.append((part.name, part.state, files, size))
     lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
     for part in parts:
         lines += [f"{part.name}: {name}: {fault}" for name, fault in part.faults.items()]
-        lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
+        if part.fix:
+            lines.append(f"{part.name}: to make it again: {part.fix}")
     return "\n".join(lines)
 
 
@@ -189,34 +211,45 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the table of `mixopt.fitting.evaluation.evaluate`."""
     title = f"{evaluation['regressor']} on {evaluation['runs']} test runs"
     rows = {**evaluation["targets"], "(mean)": evaluation["mean"]}
-    scores = [c for c in EVALUATED if any(row.get(c) is not None for row in rows.values())]
+    measured = {score for row in rows.values() for score in row if row[score] is not None}
+    scores = [score for score in EVALUATED if score in measured]
     lines = []
     for name, row in rows.items():
-        cells = [row.get(column) for column in scores]
-        lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
-    heads = [name_text(column).removesuffix("90") for column in scores]
+        cells = [_score_text(row.get(score)) for score in scores]
+        lines.append((name, *cells))
+    heads = [name_text(score).removesuffix("90") for score in scores]
     table = table_text(title, ("target", *heads), lines)
-    mean, ranks = evaluation["mean_spearman"], "undefined, every target is constant"
-    if mean is not None:
-        controls = [
-            f"{name_text(name)} {value:.4f}"
-            for name, value in evaluation["mean_controls"].items()
-            if value is not None
-        ]
-        ranks = f"{mean:.4f} ({', '.join(controls)})"
+    ranks = "undefined, every target is constant"
+    if evaluation["mean_spearman"] is not None:
+        ranks = f"{evaluation['mean_spearman']:.4f} ({_controls_text(evaluation)})"
     return "\n".join([table, *evaluation["notes"], f"mean Spearman over targets: {ranks}"])
+
+
+def _score_text(score: float | None) -> str:
+    return "" if score is None else f"{score:.4g}"
+
+
+def _controls_text(evaluation: Mapping[str, Any]) -> str:
+    """Return the mean rank correlations of the controls, as far as defined."""
+    controls = []
+    for name, value in evaluation["mean_controls"].items():
+        if value is not None:
+            controls.append(f"{name_text(name)} {value:.4f}")
+    return ", ".join(controls)
 
 
 def readiness_text(result: FitReadiness) -> str:
     """Return the readiness of a fit's losses, best first, and the meaning of the columns."""
 
-    def readiest(loss: LossReadiness) -> float:
-        ratio, rank = loss.of_trials.ratio, loss.spearman
-        return -((rank or 0.0) if ratio is None else ratio)
+    def signal(loss: LossReadiness) -> float:
+        if loss.of_trials.ratio is None:
+            return loss.spearman or 0.0
+        return loss.of_trials.ratio
 
-    ordered = [result.objective, *sorted(result.losses, key=readiest)]
-    rows = [_readiness_row(loss) for loss in ordered]
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    by_signal = sorted(result.losses, key=lambda loss: -signal(loss))
+    rows = [_readiness_row(loss) for loss in (result.objective, *by_signal)]
+    filled = {name for row in rows for name in row if row[name]}
+    columns = [name for name in rows[0] if name in filled]
     table = table_text(READINESS_TITLE, columns, [[row[name] for name in columns] for row in rows])
     lines = [table, result.noise.describe()]
     lines += [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
@@ -234,27 +267,31 @@ def loadings_text(factor: Factor, max_metrics: int) -> str:
 
 def _signal_tables(result: FitReadiness) -> Iterator[str]:
     """Yield the tables of factors and of alternative objectives."""
-    rows = [
-        (
-            str(number),
-            share_text(entry.share),
-            rank_text(entry.spearman),
-            loadings_text(entry, MAX_LOADINGS),
-        )
-        for number, entry in enumerate(result.factors, 1)
-    ]
-    if rows:
-        columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
-        title = "What the metrics have in common, most of the mixture first"
-        yield table_text(title, columns, rows, texts=columns[-1:])
-    rows = [
-        (entry.name, rank_text(entry.spearman), rank_text(entry.ranks_current), entry.reason)
-        for entry in result.offers
-    ]
-    if rows:
-        columns = ("objective", "Spearman", "Spearman with the present one", "why")
-        title = "Objectives that these trials could be ranked by, on held-out folds"
-        yield table_text(title, columns, rows, texts=columns[-1:])
+    if result.factors:
+        yield _factor_table(result.factors)
+    if result.offers:
+        yield _offer_table(result.offers)
+
+
+def _factor_table(factors: Sequence[Factor]) -> str:
+    rows = []
+    for number, factor in enumerate(factors, start=1):
+        loadings = loadings_text(factor, MAX_LOADINGS)
+        share = share_text(factor.share)
+        rows.append((str(number), share, rank_text(factor.spearman), loadings))
+    columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
+    title = "What the metrics have in common, most of the mixture first"
+    return table_text(title, columns, rows, texts=columns[-1:])
+
+
+def _offer_table(offers: Sequence[Offer]) -> str:
+    rows = []
+    for offer in offers:
+        current = rank_text(offer.ranks_current)
+        rows.append((offer.name, rank_text(offer.spearman), current, offer.reason))
+    columns = ("objective", "Spearman", "Spearman with the present one", "why")
+    title = "Objectives that these trials could be ranked by, on held-out folds"
+    return table_text(title, columns, rows, texts=columns[-1:])
 
 
 def _offers(result: FitReadiness) -> Iterator[str]:
@@ -267,25 +304,35 @@ def _offers(result: FitReadiness) -> Iterator[str]:
 
 
 def _readiness_row(loss: LossReadiness) -> dict[str, str]:
-    of, nearest = loss.of_trials, loss.nearest
-    ratio, low = ("" if n is None else f"{min(n, 1000):.2f}" for n in (of.ratio, of.low))
+    """Return the cells of a loss by column; empty where a figure is unknown."""
+    of = loss.of_trials
+    nearest = ""
+    if loss.nearest and loss.domains:
+        name, correlation = loss.nearest
+        nearest = f"{name} {correlation:.2f}"
     return {
         "loss": loss.name,
         "weight": share_text(loss.weight) if loss.weight else "",
         "spread": f"{of.spread:.4f}",
         "noise": "" if of.noise is None else f"{of.noise:.4f}",
-        "ratio": ratio,
-        "ratio, lower bound": low,
+        "ratio": _ratio_text(of.ratio),
+        "ratio, lower bound": _ratio_text(of.low),
         "Spearman": rank_text(loss.spearman),
         "Spearman, lower bound": "" if of.ratio else rank_text(loss.spearman_low),
         "control": rank_text(loss.control and loss.control[1]),
-        "most correlated with": f"{nearest[0]} {nearest[1]:.2f}"
-        if nearest and loss.domains
-        else "",
-        "noise, of variance": "" if loss.noise_share is None else share_text(loss.noise_share),
+        "most correlated with": nearest,
+        "noise, of variance": _known_share_text(loss.noise_share),
         "follows the mixture": share_text(loss.followed),
         "adds to own share": "" if loss.better is None else f"{100 * loss.better:.0f}",
-        "power": "" if loss.power is None else share_text(loss.power.power),
+        "power": _known_share_text(None if loss.power is None else loss.power.power),
         "state": loss.state,
         "arms": loss.verdict,
     }
+
+
+def _ratio_text(ratio: float | None) -> str:
+    return "" if ratio is None else f"{min(ratio, MAX_RATIO):.2f}"
+
+
+def _known_share_text(share: float | None) -> str:
+    return "" if share is None else share_text(share)

@@ -1,4 +1,8 @@
-from .forecast import ScheduleForecast as ScheduleForecast, simulate_schedule as simulate_schedule
+from .forecast import (
+    ScheduleForecast as ScheduleForecast,
+    StageDraw as StageDraw,
+    simulate_schedule as simulate_schedule,
+)
 from .order import Unit as Unit
 from .permutation import (
     RowOrder as RowOrder,
