@@ -77,7 +77,7 @@ def _inside(fit: Fit, world: KnownWorld, asked_ND: Array, rng: np.random.Generat
     noise_NM = world.deviations_M * rng.standard_normal(truth_NM.shape)
     off_NM = np.abs(truth_NM + noise_NM - prediction.losses_NM)
     halves_NM = prediction.high_NM - prediction.losses_NM
-    even_M = [conformal_quantile(np.abs(errors_N)) for errors_N in fit.held_out_errors().T]
+    even_M = [conformal_quantile(np.abs(errors_N)) for errors_N in fit.errors.errors_NM.T]
     inside = np.stack([off_NM <= even_M, off_NM <= halves_NM / stretch_N1, off_NM <= halves_NM])
     beyond_N = (fit.reach.nearest(asked_ND) - fit.reach.reach) / fit.reach.radius
     rows = [(beyond_N > low) & (beyond_N <= high) for low, high in BINS.values()]

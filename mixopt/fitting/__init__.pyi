@@ -16,13 +16,7 @@ from .fit_data import (
 )
 from .fit_files import fit_content as fit_content, held_out_report as held_out_report
 from .fitted import SAME as SAME, Fit as Fit
-from .held_out import (
-    CEILING as CEILING,
-    OBJECTIVE as OBJECTIVE,
-    controls as controls,
-    rank_correlations as rank_correlations,
-    spearman as spearman,
-)
+from .held_out import CEILING as CEILING, OBJECTIVE as OBJECTIVE, controls as controls
 from .intervals import conformal_quantile as conformal_quantile
 from .pilots import (
     CarriedRegressor as CarriedRegressor,
@@ -31,6 +25,7 @@ from .pilots import (
     aligned as aligned,
 )
 from .power import ArmPower as ArmPower, power as power
+from .rank_correlation import rank_correlations as rank_correlations, spearman as spearman
 from .regressor import (
     OFTEN as OFTEN,
     Abilities as Abilities,

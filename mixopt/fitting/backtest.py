@@ -26,7 +26,8 @@ from mixopt.config import FitConfig
 from mixopt.errors import MixoptError, TrialsError
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fit_data import TrialSizes
-from mixopt.fitting.held_out import OBJECTIVE, controls, spearman_within, with_objective
+from mixopt.fitting.held_out import OBJECTIVE, controls, with_objective
+from mixopt.fitting.rank_correlation import spearman_within
 from mixopt.fitting.regressor import (
     Regressor,
     fit_regressor,

@@ -18,16 +18,9 @@ import numpy as np
 
 from mixopt.errors import TrialsError
 from mixopt.fitting.fitted import Fit
-from mixopt.fitting.held_out import (
-    BETTER,
-    best_spearman,
-    controls,
-    rmse,
-    share_better,
-    spearman,
-    with_objective,
-)
+from mixopt.fitting.held_out import controls, rmse, with_objective
 from mixopt.fitting.intervals import conformal_quantile
+from mixopt.fitting.rank_correlation import MIN_SHARE_BETTER, noise_ceiling, share_better, spearman
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, pooled_std
@@ -75,7 +68,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     observed_NQ = with_objective(mean, mean.losses(test.with_targets(targets)))
     trials_KQ, held_out_KQ = (
         with_objective(mean, values[:, ours])
-        for values in (fit.data.losses_NM, fit.held_out_losses())
+        for values in (fit.data.losses_NM, fit.errors.predicted_NM)
     )
     predicted_NQ, halves_NQ = _predicted(
         fit, weights_ND, mean, ours, trials_KQ[:, 0] - held_out_KQ[:, 0]
@@ -96,7 +89,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
             {
                 "spearman": spearman(predicted_N, observed_N),
                 **{name: spearman(ranks_NQ[:, q], observed_N) for name, ranks_NQ in ranks.items()},
-                "ceiling": None if spread is None else best_spearman(observed_N, spread, seed),
+                "ceiling": None if spread is None else noise_ceiling(observed_N, spread, seed),
                 "rank": 1 + int((observed_N < observed_N[pick]).sum()),
                 "regret": float(observed_N[pick] - observed_N.min()),
                 "rmse": None if is_other else rmse(predicted_N, observed_N),
@@ -164,7 +157,7 @@ def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iter
             "these runs are on another scale than the trials (a linear correction removes "
             "most of the error): ranks are comparable, RMSE and coverage are not"
         )
-    if better is not None and better < BETTER:
+    if better is not None and better < MIN_SHARE_BETTER:
         yield (
             "the fit adds nothing: a domain's own share ranks the mean of these runs as well"
             f" (the fit is better in {better:.0%} of resamples)"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.fitting.held_out import lower_bound, spearman
+from mixopt.fitting.rank_correlation import lower_bound, spearman
 from mixopt.fitting.regressor import splits
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array

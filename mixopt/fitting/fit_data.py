@@ -34,8 +34,13 @@ from mixopt.fitting.regressor import (
     supports_sizes,
 )
 from mixopt.objective import Direction, Objective, Scale, Unit
-from mixopt.system import Array, IntArray, chosen
+from mixopt.system import Array, IntArray, chosen, first_few
 from mixopt.trials import WEIGHT, Trials, check_trials, listed, loss_column, settled
+
+COLUMNS = ("parameters", "tokens")
+SAME_SIZE = 1.25  # sizes within this factor count as one
+MIN_IDENTIFIED = 0.9  # part of a share's variation above which a domain counts as measured
+MAX_NAMED = 6  # domains named in a line
 
 ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Objective
 
@@ -56,7 +61,9 @@ def requested_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
         )
     if not names:
         raise ConfigError("objective: names no loss; leave it out for the mean of all")
-    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+    if isinstance(names, Mapping):
+        return dict(names)
+    return dict.fromkeys(names, 1.0)
 
 
 def objective_over(
@@ -81,28 +88,28 @@ def objective_over(
             raise ConfigError(
                 "objective: a file or a section has its own direction and scale; leave those out"
             )
-        options = {"unit": unit, "items": {**(items or {}), **objective.items}}
-        return Objective.from_config(objective.model_copy(update=options), evaluation)
+        all_items = dict(items or {}) | objective.items
+        config = objective.model_copy(update={"unit": unit, "items": all_items})
+        return Objective.from_config(config, evaluation)
     weights = requested_patterns(objective) or dict.fromkeys(evaluation, 1.0)
-    plain = _combination(weights, evaluation, scale)
-    plain |= {"unit": unit, "direction": direction or {}, "scale": scale, "items": items or {}}
-    return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
+    section = _combination(weights, evaluation, scale)
+    section["unit"] = unit
+    section["direction"] = direction or {}
+    section["scale"] = scale
+    section["items"] = items or {}
+    return Objective.from_config(checked(ObjectiveConfig, section, "objective"), evaluation)
 
 
 def _combination(
     weights: Mapping[str, float], evaluation: Sequence[str], scale: Scale
 ) -> dict[str, Any]:
     """Return a target for a single loss, else a mean."""
-    first, *rest = weights
-    if rest or len(chosen(first, evaluation)) > 1:
+    name, *others = weights
+    if others or len(chosen(name, evaluation)) > 1:
         return {"mean": dict(weights)}
     if scale == "spread":
-        raise ConfigError(f"scale: spread: is for a mean of targets, but {first!r} is alone")
-    return {"target": first}
-
-
-COLUMNS = ("parameters", "tokens")
-SAME_SIZE = 1.25  # sizes within this factor count as one
+        raise ConfigError(f"scale: spread: is for a mean of targets, but {name!r} is alone")
+    return {"target": name}
 
 
 @dataclass(frozen=True)
@@ -151,19 +158,27 @@ class TrialSizes:
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
         """Return the size to predict at; missing values are those that all trials share."""
-        shared = []
-        for place, (name, requested) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
-            values = set() if self.sizes_N2 is None else set(self.sizes_N2[:, place].tolist())
-            if requested is None and len(values) != 1:
+        return ModelSize(
+            parameters=self._shared_count("parameters", parameters),
+            tokens=self._shared_count("tokens", tokens),
+        )
+
+    def _shared_count(self, name: str, requested: float | None) -> float:
+        """Return the requested parameters or tokens, by default those that all trials share."""
+        if requested is None:
+            values = set()
+            if self.sizes_N2 is not None:
+                values = set(self.sizes_N2[:, COLUMNS.index(name)].tolist())
+            if len(values) != 1:
                 raise ConfigError(
                     f"--at {name}: is missing; the trials have {len(values) or 'no'} numbers of "
                     f"{name}, so give the one to predict at, such as 25e9"
                 )
-            value = values.pop() if requested is None else float(requested)
-            if not 1 <= value < 1e18:
-                raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
-            shared.append(value)
-        return ModelSize(*shared)
+            requested = values.pop()
+        value = float(requested)
+        if not 1 <= value < 1e18:
+            raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
+        return value
 
     def size_of_fit(
         self, regressors: Mapping[str, Predictor], size: ModelSize | None
@@ -191,11 +206,12 @@ class TrialSizes:
         """Raise ConfigError if trials do not vary in what is requested at another value."""
         if self.sizes_N2 is None:
             return
-        values = (size.parameters, size.tokens)
-        for name, value, column_N in zip(COLUMNS, values, self.sizes_N2.T, strict=True):
-            low, high = float(column_N.min()), float(column_N.max())
-            same = high <= SAME_SIZE * low
-            if same and not low / SAME_SIZE <= value <= high * SAME_SIZE:
+        for name, counts_N in zip(COLUMNS, self.sizes_N2.T, strict=True):
+            value = getattr(size, name)
+            low = float(counts_N.min())
+            high = float(counts_N.max())
+            is_single = high <= SAME_SIZE * low
+            if is_single and not low / SAME_SIZE <= value <= high * SAME_SIZE:
                 raise ConfigError(
                     f"--at {name}={value:g}: all trials have {high:g} {name}, so another value"
                     f" cannot be predicted: ask for {high:g}, or add trials that differ in {name}"
@@ -204,11 +220,9 @@ class TrialSizes:
 
 def check_finished(trials: Trials) -> None:
     """Raise TrialsError if a trial is an earlier checkpoint of another one."""
-    table = trials.table.select("trial", "mixture", "seed", *COLUMNS)
-    longest: dict[tuple[str, int | None, int | None], int] = {}
-    for _, *run, tokens in table.iter_rows():
-        longest[tuple(run)] = max(longest.get(tuple(run), 0), tokens or 0)
-    early = [n for n, *run, tokens in table.iter_rows() if (tokens or 0) < longest[tuple(run)]]
+    tokens = pl.col("tokens").fill_null(0)
+    longest = tokens.max().over("mixture", "seed", "parameters")
+    early = trials.table.filter(tokens < longest)["trial"].to_list()
     if early:
         raise TrialsError(
             f"trials: {listed(early)} ({len(early)} of {len(trials)}) have the mixture, seed and"
@@ -220,18 +234,19 @@ def check_finished(trials: Trials) -> None:
 
 def size_groups(sizes_N2: Array) -> IntArray:
     """Number the sizes of trials; close sizes share a number."""
-    steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]
-    _, group_N = np.unique(np.column_stack(steps), axis=0, return_inverse=True)
+    groups = [_count_groups(counts_N) for counts_N in sizes_N2.T]
+    _, group_N = np.unique(np.column_stack(groups), axis=0, return_inverse=True)
     return np.asarray(group_N.reshape(-1), dtype=np.int64)
 
 
-def _steps(logs_N: Array) -> IntArray:
-    """Number groups of values that are separated by gaps."""
+def _count_groups(counts_N: Array) -> IntArray:
+    """Number groups of counts that are separated by a factor above `SAME_SIZE`."""
+    logs_N = np.log(np.maximum(counts_N, 1.0))
     order_N = np.argsort(logs_N, kind="stable")
-    number_N = np.concatenate([[0], np.cumsum(np.diff(logs_N[order_N]) > np.log(SAME_SIZE))])
-    steps_N = np.empty(len(logs_N), dtype=np.int64)
-    steps_N[order_N] = number_N
-    return steps_N
+    is_gap_N = np.diff(logs_N[order_N]) > np.log(SAME_SIZE)
+    group_N = np.empty(len(logs_N), dtype=np.int64)
+    group_N[order_N] = np.concatenate([[0], np.cumsum(is_gap_N)])
+    return group_N
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,21 +317,22 @@ class FitData:
     @cached_property
     def _carried_rows(self) -> list[list[float | None]] | None:
         """Rows of weights and losses of carried trials; None for a missing loss."""
-        carried, unit = self.carried, self.objective.unit
-        if carried is None:
+        if self.carried is None:
             return None
-        if set(carried.domains) != set(self.trials.domains):
+        if set(self.carried.domains) != set(self.trials.domains):
             raise TrialsError("carried: trials of other domains; reindex them (Trials.reindex)")
-        table, columns = carried.finished.table, [WEIGHT + name for name in self.trials.domains]
-        losses = [loss_column(name, unit) for name in self.trials.targets]
-        if not any(name in table.columns and table[name].count() for name in losses):
+        unit = self.objective.unit
+        table = self.carried.finished.table
+        names = [loss_column(name, unit) for name in self.trials.targets]
+        if not any(name in table.columns and table[name].count() for name in names):
             raise TrialsError(f"carried: trials without any loss of these trials in {unit}")
-        unknown = pl.lit(None, pl.Float64)
-        signed = []
-        for name, sign in zip(losses, self.objective.signs.tolist(), strict=True):
-            signed.append(pl.col(name) * sign if name in table.columns else unknown.alias(name))
-        rows = table.select(*columns, *signed)
-        return [list(row) for row in rows.iter_rows()]
+        columns = [pl.col(WEIGHT + name) for name in self.trials.domains]
+        for name, sign in zip(names, self.objective.signs.tolist(), strict=True):
+            if name in table.columns:
+                columns.append(pl.col(name) * sign)
+            else:
+                columns.append(pl.lit(None, pl.Float64).alias(name))
+        return [list(row) for row in table.select(columns).iter_rows()]
 
     def rows(self, name: str, regressor: Predictor) -> Array:
         """Return the inputs of a regressor: weights, and sizes if it supports them."""
@@ -326,3 +342,23 @@ class FitData:
         """Fit a regressor by name to all trials, with the same seed each time."""
         regressor = self.make(name)
         return fit_regressor(name, regressor, self.rows(name, regressor), self.losses_NM)
+
+
+def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
+    """Return a line on what trials of fewer mixtures than domains can tell; None for enough.
+
+    A domain is measured if the trials identify the effect of its share apart from all others.
+    """
+    different_KD = np.unique(weights_ND.round(4), axis=0)
+    count = len(domains)
+    if len(different_KD) >= count:
+        return None
+    centred_KD = different_KD - different_KD.mean(axis=0)
+    contrasts_DD = (count * np.eye(count) - 1.0) / np.sqrt(count * (count - 1.0))
+    identified_D = ((contrasts_DD @ np.linalg.pinv(centred_KD) @ centred_KD) ** 2).sum(axis=1)
+    separable = [domains[d] for d in np.flatnonzero(identified_D >= MIN_IDENTIFIED).tolist()]
+    measured = f"{first_few(separable, MAX_NAMED)} alone" if separable else "no domain alone"
+    return (
+        f"{len(different_KD)} mixtures cannot tell {count} domains apart: they measure"
+        f" {measured}, and the rest is what domains usually do for their own losses"
+    )

@@ -42,9 +42,14 @@ from mixopt.trials import Trials
 
 FORMAT = "mixopt-fit/6"
 HINT = "fit again"
-REPORT, HELD_OUT, TRIALS = TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
-PILOTS, CARRIED = "pilots.parquet", "carried.parquet"
-FILES = (*TABLES, PILOTS, CARRIED, "regressor")
+REPORT = "report.parquet"
+HELD_OUT = "held_out.parquet"
+TRIALS = "trials.parquet"
+PILOTS = "pilots.parquet"
+CARRIED = "carried.parquet"
+REGRESSOR = "regressor"  # a folder
+REQUIRED_FILES = (REPORT, HELD_OUT, TRIALS)
+FILES = (REPORT, HELD_OUT, TRIALS, PILOTS, CARRIED, REGRESSOR)
 
 
 class FitShape(FileShape):
@@ -74,13 +79,13 @@ def write_fit(
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
     write_table(path / REPORT, report)
     write_table(path / HELD_OUT, held_out)
-    shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
-    for file, trials in ((TRIALS, data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
-        (path / file).unlink(missing_ok=True)
-        if trials is not None:
-            trials.write(path / file)
+    _replace_trials(path / TRIALS, data.trials)
+    _replace_trials(path / PILOTS, pilots)
+    _replace_trials(path / CARRIED, data.carried)
+    shutil.rmtree(path / REGRESSOR, ignore_errors=True)  # of an earlier fit
     if supports_saving(fitted):
-        fitted.save(path / "regressor")
+        fitted.save(path / REGRESSOR)
+    records = folder_records(path, FILES)
     content = {
         "format": FORMAT,
         "regressor": name,
@@ -90,9 +95,16 @@ def write_fit(
         "objective": data.objective.to_json(),
         "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
-        "files": {name: vars(record) for name, record in folder_records(path, FILES).items()},
+        "files": {name: vars(record) for name, record in records.items()},
     }
     write_sealed(path / "fit.json", content)
+
+
+def _replace_trials(file: Path, trials: Trials | None) -> None:
+    """Write trials in place of those of an earlier fit."""
+    file.unlink(missing_ok=True)
+    if trials is not None:
+        trials.write(file)
 
 
 def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
@@ -100,25 +112,32 @@ def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
     content = fit_content(path)
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
+    carried = None
+    if CARRIED in content.files:
+        carried = Trials.read(path / CARRIED)
+    pilots = None
+    if PILOTS in content.files:
+        pilots = Trials.read(path / PILOTS)
     data = FitData(
         Trials.read(path / TRIALS),
         content.objective,
         folds=content.folds,
         seed=content.seed,
         repetition=content.repetition,
-        carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
+        carried=carried,
     )
-    saved = path / "regressor"
+    if content.saved:
+        fitted = read_regressor(name, path / REGRESSOR, data.make(name))
+    else:
+        fitted = data.fitted(name)
     return {
         "name": name,
-        "fitted": read_regressor(name, saved, data.make(name))
-        if content.saved
-        else data.fitted(name),
+        "fitted": fitted,
         "data": data,
         "report": read_table(path / REPORT, hint=HINT),
         "held_out": read_table(path / HELD_OUT, hint=HINT),
         "size": content.size,
-        "pilots": Trials.read(path / PILOTS) if PILOTS in content.files else None,
+        "pilots": pilots,
     }
 
 
@@ -132,7 +151,7 @@ def fit_content(path: Path) -> FitShape:
     shape: FitShape = read_sealed(file, FitShape, hint=HINT)
     for name, fault in Verifier(path).faults(shape.files).items():
         raise RunError(f"{path / name}: {fault}; {HINT}")
-    for name in TABLES:
+    for name in REQUIRED_FILES:
         if name not in shape.files:
             raise RunError(f"{path / name}: is not part of this fit; {HINT}")
     return shape

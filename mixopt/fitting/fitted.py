@@ -22,18 +22,11 @@ from numpy.typing import ArrayLike
 
 from mixopt.difference import shared_count, size_text, unit_text
 from mixopt.errors import ConfigError, RunError
-from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
+from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike, thin_evidence
 from mixopt.fitting.fit_files import read_fit, write_fit
-from mixopt.fitting.held_out import OBJECTIVE, thin_evidence
-from mixopt.fitting.intervals import (
-    Calibration,
-    Prediction,
-    TrialReach,
-    as_weights,
-    calibrate,
-    conformal_quantile,
-    held_back,
-)
+from mixopt.fitting.held_out import accuracy_text, objective_scores
+from mixopt.fitting.held_out_errors import HeldOutErrors, with_item_errors
+from mixopt.fitting.intervals import Calibration, Prediction, TrialReach, as_weights, held_back
 from mixopt.fitting.pilots import CarriedRegressor, Correction, aligned
 from mixopt.fitting.regressor import (
     Predictor,
@@ -56,16 +49,14 @@ if TYPE_CHECKING:
     from mixopt.reporting import FitPlots
 
 SAME = 1e-3  # total variation within which a trial counts as the same mixture
-# Factor on the quantile of held-out errors, which come from fits without one fold.
-GAIN_WIDTH = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
     """The chosen regressor, fitted on all finished trials, with the evidence for the choice.
 
-    It is the first named whose held-out squared error of the objective exceeds the lowest by at
-    most the standard error of this difference.
+    The choice is the first named regressor whose held-out squared error of the objective exceeds
+    the lowest by at most the standard error of this difference.
 
     Attributes:
         name: The chosen regressor.
@@ -117,10 +108,7 @@ class Fit:
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
         """The rows of the report on the objective, by predictor; regressors hide controls."""
-        rows = self.report.filter(target=OBJECTIVE).unique(
-            "predictor", keep="first", maintain_order=True
-        )
-        return {row["predictor"]: row for row in rows.iter_rows(named=True)}
+        return objective_scores(self.report)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,9 +124,12 @@ class Fit:
             predictor = predictor.at(self.size.parameters, self.size.tokens)
         if self.correction is None:
             return predictor
-        typical_M = np.median(self.held_out_stds(), axis=0)
         return CarriedRegressor(
-            self.name, predictor, self.correction, typical_M, partial(self.data.make, self.name)
+            name=self.name,
+            regressor=predictor,
+            correction=self.correction,
+            typical_M=np.median(self.errors.stds_NM, axis=0),
+            make=partial(self.data.make, self.name),
         )
 
     @cached_property
@@ -146,13 +137,14 @@ class Fit:
         """The correction to the size of the pilots, if any."""
         if self.pilots is None:
             return None
-        plain, weights_KD = replace(self, pilots=None), self.pilots.weights()
+        uncorrected = replace(self, pilots=None)
+        weights_KD = self.pilots.weights()
         return Correction.of(
             weights_KD,
-            plain.predict_turned(weights_KD).losses_NM,
+            uncorrected.predict_turned(weights_KD).losses_NM,
             self.objective.losses(self.pilots),
-            spread_M=plain.known_losses_NM.std(axis=0),
-            off_M=np.sqrt((self.held_out_errors() ** 2).mean(axis=0)),
+            spread_M=uncorrected.known_losses_NM.std(axis=0),
+            off_M=self.errors.rmse_M,
         )
 
     def resampled(
@@ -165,24 +157,26 @@ class Fit:
     ) -> tuple[Predictor, ...]:
         """Refit the regressor of some losses, by position, on mixtures drawn with replacement.
 
-        A mixture is drawn with all its replicates. With `tuned`, a refit keeps the hyperparameters
-        chosen on held-out folds, which is cheap. A regressor that predicts at a size and has no
-        `tuned` is not refitted.
+        All replicates of a drawn mixture are drawn with it. With `tuned`, a refit keeps the
+        hyperparameters chosen on held-out folds, which is cheap. A regressor that predicts at a
+        size and has no `tuned` is not refitted.
         """
-        regressor, fits = select_targets(self.regressor, columns), list[Predictor]()
+        regressor = select_targets(self.regressor, columns)
         if self.size is not None and not supports(regressor, "tuned"):
             return ()
         rows = self.data.rows(self.name, self.fitted)
         losses_NM = self.data.losses_NM[:, list(columns)]
+        refits: list[Predictor] = []
         with one_blas_thread(len(rows)):
             for _ in range(count):
                 drawn = resampled_rows(self.data.mixtures, rng)
-                refit = (
-                    regressor.tuned() if supports(regressor, "tuned") else self.data.make(self.name)
-                )
-                fits.append(fit_regressor(self.name, refit, rows[drawn], losses_NM[drawn]))
-                update(len(fits), "refits")
-        return tuple(fits)
+                if supports(regressor, "tuned"):
+                    unfitted = regressor.tuned()
+                else:
+                    unfitted = self.data.make(self.name)
+                refits.append(fit_regressor(self.name, unfitted, rows[drawn], losses_NM[drawn]))
+                update(len(refits), "refits")
+        return tuple(refits)
 
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit corrected to another size by a few runs of that size.
@@ -211,10 +205,9 @@ class Fit:
     @cached_property
     def known_losses_NM(self) -> Array:
         """Losses of the trials, or their predictions at another size, lower better, (N, M)."""
-        data = self.data
-        return (
-            predict_losses(self.regressor, data.weights_ND) if self.is_carried else data.losses_NM
-        )
+        if self.is_carried:
+            return predict_losses(self.regressor, self.data.weights_ND)
+        return self.data.losses_NM
 
     def observed(self, objective: Objective) -> Array:
         """Return an objective of the trials to minimise, corrected by the pilots, shape (N,)."""
@@ -223,83 +216,71 @@ class Fit:
             losses_NM = self.correction.apply(losses_NM, self.data.weights_ND)
         return objective.value(losses_NM)
 
-    def held_out_losses(self) -> Array:
-        """Predicted losses of held-out trials, lower better, shape (N, M)."""
-        return self.objective.turned(self._held_out("predicted"))
-
-    def held_out_errors(self) -> Array:
-        """Return observed minus predicted losses of held-out trials, shape (N, M)."""
-        return np.asarray(self.data.losses_NM - self.held_out_losses())
-
-    def held_out_stds(self) -> Array:
-        """The regressor's standard deviations for held-out trials, shape (N, M)."""
-        return self._held_out("std")
-
-    def _held_out(self, column: str) -> Array:
-        rows = self.held_out.filter(predictor=self.name).partition_by("target", as_dict=True)
-        return np.stack([rows[(name,)][column].to_numpy() for name in self.targets], axis=1)
+    @cached_property
+    def errors(self) -> HeldOutErrors:
+        """The held-out predictions of the chosen regressor, and their errors."""
+        is_sized = self.size is not None
+        observed_NM = self.data.losses_NM
+        return HeldOutErrors.of(
+            self.held_out, self.name, self.objective, observed_NM, local=is_sized
+        )
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
         """The calibration of intervals for each target."""
         if self.correction is not None:
             return (Calibration(self.correction.quantile, 0.0, True),) * len(self.targets)
-        columns = zip(self.targets, self.held_out_errors().T, self._claimed_NM.T, strict=True)
-        return tuple(self._calibrated(errors, stds, (name,)) for name, errors, stds in columns)
+        return self.errors.calibrations
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
-        """The calibration of intervals of an objective."""
-        over = objective or self.objective
+        """Return the calibration of intervals of an objective; None: the fit's own."""
+        objective = objective or self.objective
         if self.correction is not None:
-            return self.correction.calibration(over, self.known_losses_NM)
-        stds_N = over.spread(self._claimed_NM)
-        return self._calibrated(self.objective_errors(over), stds_N, over.measured)
+            return self.correction.calibration(objective, self.known_losses_NM)
+        return self.errors.objective_calibration(objective)
 
-    @cached_property
-    def _claimed_NM(self) -> Array:
-        """The regressor's standard deviations for held-out trials, including binomial errors."""
-        return self._by_items(self.held_out_losses(), self.held_out_stds())
-
-    def objective_errors(self, objective: Objective) -> Array:
-        """Return observed minus predicted objectives of held-out trials, shape (N,)."""
-        predicted_N = objective.value(self.held_out_losses())
-        return np.asarray(objective.value(self.data.losses_NM) - predicted_N)
+    @property
+    def item_variances(self) -> Array:
+        """Binomial variance of shares of right answers, mean over trials, shape (M,)."""
+        if self.correction is not None:
+            return np.zeros(len(self.targets))
+        return self.errors.item_variances
 
     def tried_best(self, objective: Objective) -> tuple[float, float] | None:
         """Return the best observed objective and the held-out error, for shrinking predictions.
 
-        None if it predicts for another size, with other losses than the trials'.
+        None if it predicts for another size, where losses differ from those of the trials.
         """
         if self.is_carried:
             return None
-        errors_N = self.objective_errors(objective)
         best = float(objective.value(self.data.losses_NM).min())
-        return best, float(np.sqrt((errors_N**2).mean()))
+        return best, self.errors.objective_rmse(objective)
 
     def gain_half(self, mixture: Mixture, objective: Objective) -> float:
         """Return the half width of the 90% interval of a gain over an observed baseline.
 
-        It is at most that of the predicted objective: a few trials at corners, with errors a
-        thousand times those elsewhere, would make every gain as unsure as theirs.
+        It is at most that of the predicted objective. Otherwise a few trials at corners, with
+        errors a thousand times larger than elsewhere, would widen the interval of every gain.
         """
         prediction = self.predict_turned(mixture, objective)
         half = float(prediction.objective_high_N[0] - prediction.objective_N[0])
         if self.is_carried:
             return half
-        even = GAIN_WIDTH * conformal_quantile(np.abs(self.objective_errors(objective)))
-        return min(half, even * float(self.reach.stretch(mixture.array[None])[0]))
+        stretch = float(self.reach.stretch(mixture.array[None])[0])
+        return min(half, self.errors.gain_width(objective) * stretch)
 
     def baseline(self, mixture: Mixture, objective: Objective) -> tuple[float, float]:
         """Return the value to minimise that gains are measured from, and its interval's half width.
 
-        It is the mean of the mixture's own trials. Without own trials it is the prediction, and
+        It is the mean over trials of this mixture. Without such trials it is the prediction, and
         also for the best trial, whose observed value was lucky.
         """
         if not self.is_carried:
             distance_N1 = pairwise_total_variation(self.data.weights_ND, mixture.array[None])
-            values_N, same_N = objective.value(self.data.losses_NM), distance_N1[:, 0] < SAME
-            if same_N.any() and not same_N[values_N.argmin()]:
-                return float(values_N[same_N].mean()), 0.0
+            is_same_N = distance_N1[:, 0] < SAME
+            values_N = objective.value(self.data.losses_NM)
+            if is_same_N.any() and not is_same_N[values_N.argmin()]:
+                return float(values_N[is_same_N].mean()), 0.0
         return self.value(mixture, objective), self.gain_half(mixture, objective)
 
     def value(self, mixture: Mixture, objective: Objective) -> float:
@@ -309,28 +290,10 @@ class Fit:
 
     def _held_back(self, values_N: Array, objective: Objective) -> Array:
         best_and_error = self.tried_best(objective)
-        return values_N if best_and_error is None else held_back(values_N, *best_and_error)
-
-    @cached_property
-    def item_variances(self) -> Array:
-        """Binomial variance of shares of right answers, mean over trials, shape (M,)."""
-        if self.correction is not None:
-            return np.zeros(len(self.targets))
-        errors_NM = self.objective.item_errors(self.data.losses_NM)
-        return np.asarray(np.nan_to_num((errors_NM**2).mean(axis=0)))
-
-    def _by_items(self, losses_NM: Array, stds_NM: Array) -> Array:
-        """Return standard deviations with the binomial error of shares of right answers."""
-        typical_M = self.item_variances
-        if not typical_M.any():
-            return stds_NM
-        variance_NM = np.nan_to_num(self.objective.item_errors(losses_NM)) ** 2
-        rest_NM = np.maximum(stds_NM**2 - typical_M, 0.0)
-        return np.asarray(np.where(typical_M > 0, np.sqrt(rest_NM + variance_NM), stds_NM))
-
-    def _calibrated(self, errors_N: Array, stds_N: Array, names: Sequence[str]) -> Calibration:
-        has_items = any(name in self.objective.items for name in names)
-        return calibrate(errors_N, stds_N, local=self.size is not None or has_items)
+        if best_and_error is None:
+            return values_N
+        best, error = best_and_error
+        return held_back(values_N, best, error)
 
     @cached_property
     def reach(self) -> TrialReach:
@@ -377,12 +340,11 @@ class Fit:
             )
         points_ND = as_weights(weights, self.domains)
         means_NM, stds_NM = predict_with_std(self.regressor, points_ND)
-        stds_NM = self._by_items(means_NM, stds_NM)
+        stds_NM = with_item_errors(self.objective, means_NM, stds_NM, self.item_variances)
         stretch_N = self.reach.stretch(points_ND)
-        pairs = zip(self.calibrations, stds_NM.T, strict=True)
-        halves_NM = np.stack(
-            [stretch_N * calibration.halves(std_N) for calibration, std_N in pairs], axis=1
-        )
+        halves_NM = np.empty_like(means_NM)
+        for column, calibration in enumerate(self.calibrations):
+            halves_NM[:, column] = stretch_N * calibration.halves(stds_NM[:, column])
         value_N = self._held_back(over.value(means_NM), over)
         half_N = stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM))
         if over.kind == "target":  # the loss that is the objective has the objective's values
@@ -401,7 +363,8 @@ class Fit:
 
     def __repr__(self) -> str:
         """Return the chosen regressor with its held-out accuracy."""
-        row, unit = self.scores[self.name], self.objective.value_unit
+        row = self.scores[self.name]
+        unit = self.objective.value_unit
         return (
             f"Fit({self.name!r}: {len(self.trials)} trials, {len(self.domains)} domains,"
             f" {len(self.targets)} losses; held out: Spearman {rank_text(row['spearman'])}, RMSE"
@@ -417,31 +380,18 @@ class Fit:
 
     def summary(self) -> str:
         """Return one line on the chosen regressor and its held-out accuracy."""
-        unit, rank = self.objective.value_unit, self.scores[self.name]["spearman"]
-        errors = {name: size_text(row["rmse"], unit) for name, row in self.scores.items()}
-        rivals = [
-            f"{name} {errors[name]}"
-            for name, row in self.scores.items()
-            if row["kind"] in ("regressor", "member") and name != self.name
-        ]
-        beside = ", ".join([*rivals, f"the mean {errors['mean']}"])
-        rank_shown = "none" if rank is None else f"{rank:.3f}"
-        error = f"error of the objective on held-out folds {errors[self.name]} ({beside})"
-        lines = [f"{self.name}: {error}, Spearman {rank_shown}"]
+        parts = [accuracy_text(self.scores, self.name, self.objective.value_unit)]
         if self.size is not None:
             size = self.size
-            lines.append(
+            parts.append(
                 f"predicts at {size.parameters:.3g} parameters and {size.tokens:.3g} tokens"
             )
         if self.correction is not None:
-            drawn = self.correction.lines
-            slopes_M, count = drawn.slopes_M, len(drawn.weights_KD)
-            lines.append(
-                f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
-                f"slopes {slopes_M.min():.2f} to {slopes_M.max():.2f}"
-            )
+            parts.append(self.correction.describe())
         thin = self.thin_evidence()
-        return "; ".join(lines if thin is None else [*lines, thin])
+        if thin is not None:
+            parts.append(thin)
+        return "; ".join(parts)
 
     def thin_evidence(self) -> str | None:
         """Return a line on what trials of fewer mixtures than domains can tell; else None."""
@@ -449,7 +399,9 @@ class Fit:
 
     def reasons(self) -> list[str]:
         """Return the regressor's explanation, one line for each target, if it has one."""
-        return list(self.fitted.explain(self.targets)) if supports(self.fitted, "explain") else []
+        if not supports(self.fitted, "explain"):
+            return []
+        return list(self.fitted.explain(self.targets))
 
     def evaluate(self, unseen: Trials) -> dict[str, Any]:
         """Test the fit on unseen runs, as `mixopt fit --test` does.
@@ -525,8 +477,16 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        tables = self.report, self.held_out
-        write_fit(path, self.name, self.fitted, self.data, *tables, self.size, self.pilots)
+        write_fit(
+            path,
+            name=self.name,
+            fitted=self.fitted,
+            data=self.data,
+            report=self.report,
+            held_out=self.held_out,
+            size=self.size,
+            pilots=self.pilots,
+        )
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:

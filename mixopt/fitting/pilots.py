@@ -297,6 +297,15 @@ class Correction:
         lines = Lines.through(*runs, self.noise_M, old.length, old.share)
         return replace(self, lines=lines, values_KM=values_KM, middle_M=middle_M)
 
+    def describe(self) -> str:
+        """Return the number of runs and the range of slopes as text."""
+        slopes_M = self.lines.slopes_M
+        count = len(self.lines.weights_KD)
+        return (
+            f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
+            f"slopes {slopes_M.min():.2f} to {slopes_M.max():.2f}"
+        )
+
     def plain_law(self) -> dict[str, Any]:
         """Return the correction as plain values, for a plain law."""
         law = dict(vars(self.lines))

@@ -2,9 +2,9 @@
 
 The true metrics of K arms have a standard deviation of `spread`; a run measures its metric with an
 error of `noise`, from its seed and its questions. The best arm is told from the control if the
-largest of K differences is significant for all K together (Dunnett 1955, with a known error). The
-critical difference and the power are integrals over the control's error z, which all differences
-share:
+largest of K differences is significant at a family-wise level (Dunnett 1955, with a known error).
+The critical difference and the power are integrals over the control's error z, which all
+differences share:
 
     level = 1 - E[Phi(c sqrt(2) + z)^K]
     power = 1 - E[Phi((c sqrt(2) + z) s / sqrt(spread^2 + s^2))^K],   s = noise / sqrt(seeds)
@@ -21,10 +21,11 @@ import numpy as np
 
 from mixopt.errors import ConfigError
 
+LEVEL = 0.05  # family-wise error rate, one-sided
+SUFFICIENT_POWER = 0.8
+MAX_COUNT = 1 << 20  # largest number of arms or seeds that is searched
+# Quadrature over a standard normal distribution.
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(96)
-LEVEL = 0.05  # family-wise, one-sided
-GOAL = 0.8  # sufficient power
-MAX_NEEDED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,22 @@ def power(
     Raises:
         ConfigError: An argument is out of range.
     """
-    for name, value in (("noise", noise), ("spread", spread)):
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"power: {name} is {value}; need a standard deviation, at least 0")
-    for name, count in (("arms", arms), ("seeds", seeds), ("items", 1 if items is None else items)):
-        if count < 1:
-            raise ConfigError(f"power: {name} is {count}; need at least 1")
+    _check_deviation("noise", noise)
+    _check_deviation("spread", spread)
+    _check_count("arms", arms)
+    _check_count("seeds", seeds)
+    if items is not None:
+        _check_count("items", items)
     ratio = noise / spread if spread else math.inf
-
-    def reached(arms: int, seeds: int) -> float:
-        off = ratio / math.sqrt(seeds)  # error of a mean over seeds, in spreads of the arms
-        shrink = 1.0 if math.isinf(off) else off / math.hypot(1.0, off)
-        return 1.0 - _mean_power(critical_difference(arms) * math.sqrt(2.0), shrink, arms)
-
-    more_seeds = _least(lambda count: reached(arms, count) >= GOAL)
+    needed_seeds = _smallest_count(lambda count: _power(ratio, arms, count) >= SUFFICIENT_POWER)
+    needed_items = None
+    if items is not None and needed_seeds is not None:
+        needed_items = math.ceil(items * needed_seeds / seeds)
     return ArmPower(
-        reached(arms, seeds),
-        _least(lambda count: reached(count, seeds) >= GOAL),
-        more_seeds,
-        None if items is None or more_seeds is None else math.ceil(items * more_seeds / seeds),
+        power=_power(ratio, arms, seeds),
+        arms=_smallest_count(lambda count: _power(ratio, count, seeds) >= SUFFICIENT_POWER),
+        seeds=needed_seeds,
+        items=needed_items,
     )
 
 
@@ -88,9 +86,28 @@ def critical_difference(arms: int) -> float:
     low, high = 0.0, 10.0
     for _ in range(50):
         middle = (low + high) / 2.0
-        enough = _mean_power(middle * math.sqrt(2.0), 1.0, arms) >= 1.0 - LEVEL
-        low, high = (low, middle) if enough else (middle, high)
+        if _mean_power(middle * math.sqrt(2.0), 1.0, arms) >= 1.0 - LEVEL:
+            high = middle
+        else:
+            low = middle
     return high
+
+
+def _check_deviation(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"power: {name} is {value}; need a standard deviation, at least 0")
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 1:
+        raise ConfigError(f"power: {name} is {count}; need at least 1")
+
+
+def _power(ratio: float, arms: int, seeds: int) -> float:
+    """Return the power for a ratio of noise to spread."""
+    error = ratio / math.sqrt(seeds)  # of a mean over seeds, in spreads of the arms
+    shrinkage = 1.0 if math.isinf(error) else error / math.hypot(1.0, error)
+    return 1.0 - _mean_power(critical_difference(arms) * math.sqrt(2.0), shrinkage, arms)
 
 
 def _mean_power(shift: float, factor: float, arms: int) -> float:
@@ -100,15 +117,18 @@ def _mean_power(shift: float, factor: float, arms: int) -> float:
     return float(WEIGHTS @ ndtr(factor * (shift + NODES)) ** arms / WEIGHTS.sum())
 
 
-def _least(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest sufficient count, by doubling and bisection; None beyond a million."""
+def _smallest_count(is_sufficient: Callable[[int], bool]) -> int | None:
+    """Return the smallest sufficient count, by doubling and bisection; None above `MAX_COUNT`."""
     high = 1
-    while not enough(high):
+    while not is_sufficient(high):
         high *= 2
-        if high > MAX_NEEDED:
+        if high > MAX_COUNT:
             return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        if is_sufficient(middle):
+            high = middle
+        else:
+            low = middle
     return high

@@ -32,20 +32,17 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
 from mixopt.fitting.factors import Factor, Offer, factors, offers
-from mixopt.fitting.held_out import (
-    BETTER,
-    CEILING,
-    LEVEL,
-    OBJECTIVE,
-    controls,
+from mixopt.fitting.held_out import CEILING, OBJECTIVE, controls, with_objective
+from mixopt.fitting.power import ArmPower, power
+from mixopt.fitting.rank_correlation import (
+    MIN_SHARE_BETTER,
+    NORMAL_QUANTILE,
     fisher,
+    fisher_error,
     lower_bound,
-    rank_error,
     share_better,
     spearman_within,
-    with_objective,
 )
-from mixopt.fitting.power import ArmPower, power
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array, IntArray
 from mixopt.trials import Noise, Readiness, State, noise_of_trials, readiness_of
@@ -142,7 +139,7 @@ class LossReadiness:
     @property
     def adds_nothing(self) -> bool:
         """Whether own share ranks held-out trials as well as the regressor."""
-        return self.better is not None and self.better < BETTER
+        return self.better is not None and self.better < MIN_SHARE_BETTER
 
     @property
     def nearest(self) -> tuple[str, float] | None:
@@ -178,7 +175,9 @@ class LossReadiness:
         if self.spearman is None or self.control is None:
             return self.spearman is None
         difference = fisher(self.control[1]) - fisher(self.spearman)
-        return self.mixtures > 3 and difference > LEVEL * rank_error(self.spearman, self.mixtures)
+        return self.mixtures > 3 and difference > NORMAL_QUANTILE * fisher_error(
+            self.spearman, self.mixtures
+        )
 
 
 STATES = ("ready", "weak", "noise")
@@ -274,7 +273,7 @@ def readiness(fit: Fit) -> FitReadiness:
     mixtures = len(set(data.mixtures))
     ranks, ceilings = _spearman(fit.report, fit.name), _spearman(fit.report, CEILING)
     best = _best_controls(fit.report)
-    predicted_NM = fit.held_out_losses()
+    predicted_NM = fit.errors.predicted_NM
     error_NM = objective.item_errors(data.losses_NM)
     predicted_NQ = with_objective(objective, predicted_NM)
     of_objective_NP = np.nan_to_num(error_NM) ** 2 @ objective.pieces().T ** 2
@@ -318,16 +317,15 @@ def noise_of(fit: Fit) -> Noise:
     noise = noise_of_trials(fit.trials, fit.objective, fit.data.losses_NM)
     if noise.freedom:
         return noise
-    errors_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
-    return noise.bounded(errors_M, "held-out error")
+    return noise.bounded(fit.errors.rmse_M, "held-out error")
 
 
 def objective_noise(fit: Fit, objective: Objective) -> Noise:
     """Return the noise of a trial on an objective, from replicates or the held-out error."""
     values_N1 = objective.value(fit.data.losses_NM)[:, None]
     noise = Noise.of_trials(fit.trials, values_N1, [OBJECTIVE])
-    error = np.sqrt((fit.objective_errors(objective) ** 2).mean(keepdims=True))
-    return noise.bounded(error, "held-out error")
+    error = fit.errors.objective_rmse(objective)
+    return noise.bounded(np.array([error]), "held-out error")
 
 
 def _explained(observed_N: Array, predicted_N: Array, group_N: IntArray) -> float:

@@ -18,8 +18,8 @@ from mixopt.fitting import (
     out_of_fold,
     select_targets,
 )
-from mixopt.fitting.held_out import best_spearman
 from mixopt.fitting.intervals import held_back
+from mixopt.fitting.rank_correlation import noise_ceiling
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.trials import Trials
@@ -106,10 +106,10 @@ def test_controls_do_not_see_the_losses_that_they_predict():
 
 def test_the_ceiling_falls_with_the_noise():
     values_N = np.linspace(0, 1, 40)
-    quiet, loud = (best_spearman(values_N, spread, seed=0) for spread in (0.01, 0.15))
+    quiet, loud = (noise_ceiling(values_N, spread, seed=0) for spread in (0.01, 0.15))
     assert quiet > 0.99
     assert 0.7 < loud < 0.9
-    assert best_spearman(values_N, 0.5, seed=0) is None
+    assert noise_ceiling(values_N, 0.5, seed=0) is None
 
 
 def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):

@@ -12,7 +12,7 @@ from mixing_law import mixtures
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import OBJECTIVE, ModelSize, spearman
 from mixopt.fitting.fit_data import TrialSizes, check_finished
-from mixopt.fitting.held_out import spearman_within
+from mixopt.fitting.rank_correlation import spearman_within
 from mixopt.pipeline import load_fit
 from mixopt.trials import Trials
 

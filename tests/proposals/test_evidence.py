@@ -57,7 +57,7 @@ def test_huge_held_out_errors_at_corners_do_not_make_every_gain_unsure():
     prediction = fit.predict(NATURAL, TARGET)
     half = float(prediction.objective_high_N[0] - prediction.objective_N[0])
     assert fit.gain_half(NATURAL, TARGET) == pytest.approx(half, rel=1e-9)
-    assert half < 0.2 * np.abs(fit.objective_errors(TARGET)).max()
+    assert half < 0.2 * np.abs(fit.errors.of_objective(TARGET)).max()
 
 
 def test_predictions_beyond_the_best_trial_keep_their_order_and_lose_half_of_the_error_at_most():

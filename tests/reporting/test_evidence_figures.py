@@ -66,7 +66,7 @@ def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
     axes = figure.axes[0]
     assert axes.get_xlim() == axes.get_ylim()
     dots = np.asarray(axes.collections[-1].get_offsets())
-    rest_N = fit.data.observed_N - fit.objective.value(fit.held_out_losses())
+    rest_N = fit.data.observed_N - fit.objective.value(fit.errors.predicted_NM)
     np.testing.assert_allclose(dots[:, 1] - dots[:, 0], rest_N)
     (noise,) = fit.report.filter(kind="ceiling", target="(objective)")["rmse"]
     assert f"{1.645 * noise:.3g}" in words(figure)
