@@ -111,7 +111,9 @@ class CappedSimplex:
         fill = 1.0 - self.lower_D.sum()
         # If more than half of the room is used, the unused room has the simpler shape.
         flipped = bool(fill > rooms_D.sum() / 2)
-        content = max(float(rooms_D.sum() - fill if flipped else fill), 0.0)
+        if flipped:
+            fill = rooms_D.sum() - fill
+        content = max(float(fill), 0.0)
         order = np.argsort(-rooms_D, kind="stable")[: int((rooms_D > 0).sum())]
         return order, flipped, content, _volumes(rooms_D[order], content)
 
@@ -200,14 +202,18 @@ def _volumes(rooms_K: Array, content: float) -> list[_Volume]:
     for room in rooms_K[::-1]:
         limit += float(room)
         grid_G = np.linspace(0.0, min(limit, content), GRID)
-        volumes.append(_with_room(volumes[-1] if volumes else None, float(room), grid_G))
+        after = volumes[-1] if volumes else None
+        volumes.append(_with_room(after, float(room), grid_G))
     return volumes[::-1]
 
 
 def _with_room(after: _Volume | None, room: float, grid_G: Array) -> _Volume:
     """Add one room in front of others."""
-    if after is None or grid_G[-1] <= 0:
-        return _Volume(grid_G, np.linspace(0.0, 1.0, GRID), 1 if after is None else after.rooms + 1)
+    line_G = np.linspace(0.0, 1.0, GRID)
+    if after is None:
+        return _Volume(grid_G, line_G, rooms=1)
+    if grid_G[-1] <= 0:
+        return _Volume(grid_G, line_G, after.rooms + 1)
     full_G = after.root(grid_G) ** after.rooms
     density_G = full_G - after.root(np.maximum(grid_G - room, 0.0)) ** after.rooms
     volume_G = _integral(np.maximum(density_G, 0.0), grid_G, after.rooms)

@@ -209,7 +209,9 @@ class Constraints:
     @cached_property
     def allowed(self) -> FeasibleSet:
         """The weights allowed for a proposal, within convex limits too."""
-        return self._feasible_set(self.convex) if self.convex else self.simplex
+        if not self.convex:
+            return self.simplex
+        return self._feasible_set(self.convex)
 
     @cached_property
     def strictest(self) -> list[LinearLimit]:
@@ -375,12 +377,14 @@ def _linear(
             " (or --tokens 25e9)"
         )
     for domain, max_epochs in epochs.items():
-        field = f".{domain}" if domain in (config.max_epochs or {}) else ""
+        field = "constraints.max_epochs"
+        if domain in (config.max_epochs or {}):
+            field += f".{domain}"
         rate = inventory[domain] / (target_tokens or 1)
         yield LinearLimit(
             (domain,),
             min(max_epochs * rate, 1.0),
-            f"constraints.max_epochs{field}",
+            field,
             setting=max_epochs,
             rate=rate,
             inventory=inventory[domain],

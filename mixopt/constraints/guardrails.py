@@ -66,9 +66,9 @@ class Guardrails:
         Raises:
             ConfigError: A loss of the reference checkpoint is unknown.
         """
-        margins = self.margins(objective.evaluation)
-        for name in margins if self.reference == BASE else ():
-            if name not in (self.base or {}):
+        base = self.base or {}
+        for name in self.margins(objective.evaluation):
+            if self.reference == BASE and name not in base:
                 raise ConfigError(
                     f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is"
                     " unknown; a sweep with proxy: {name: continued} measures it"
@@ -109,8 +109,8 @@ class Guardrails:
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
         is_given = self.reference == BASE and set(self.targets) == set(self.base or {})
-        place = f"{SOURCE}.{'reference' if is_given else 'targets'}"
-        targets = one_value(self.targets, evaluation, place, "evaluation domain")
+        field = "reference" if is_given else "targets"
+        targets = one_value(self.targets, evaluation, f"{SOURCE}.{field}", "evaluation domain")
         margins: dict[str, float] = {}
         for name in evaluation:
             margin = targets.get(name, self.margin)
@@ -153,9 +153,10 @@ class Guardrails:
     @cached_property
     def fixed_G(self) -> Array:
         """A checkpoint's losses, and floors, metrics negated; nan for predicted references."""
-        base = self.base or {}
-        is_base = self.reference == BASE
-        fixed = [base[name] if is_base else np.nan for name in self._margins]
+        fixed = [np.nan] * len(self._margins)
+        if self.reference == BASE:
+            base = self.base or {}
+            fixed = [base[name] for name in self._margins]
         values_G = np.array(fixed + list(self._floors.values()))
         return np.asarray(self.signs_G * values_G)
 

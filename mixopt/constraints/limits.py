@@ -50,14 +50,18 @@ class LinearLimit:
     @property
     def text(self) -> str:
         """The limit in short: `europarl <= 0.157`."""
-        name = self.domains[0] if self.group is None else f"group {self.group}"
+        name = self.domains[0]
+        if self.group is not None:
+            name = f"group {self.group}"
         sign = ">=" if self.is_floor else "<="
         return f"{name} {sign} {self.value:.3g}"
 
     @property
     def origin(self) -> str:
         """The source with its setting: `constraints.max_epochs: 4`."""
-        return self.source if self.setting is None else f"{self.source}: {self.setting:g}"
+        if self.setting is None:
+            return self.source
+        return f"{self.source}: {self.setting:g}"
 
     @property
     def is_open(self) -> bool:

@@ -91,7 +91,9 @@ class Polytope:
         change = float(end_X[-1])
         if not change < MAX_CHANGE or within._violation(end_D, change) > RESIDUAL:
             return None
-        return max(change, 0.0) if all(limit.is_met(end_D) for limit in convex) else None
+        if not all(limit.is_met(end_D) for limit in convex):
+            return None
+        return max(change, 0.0)
 
     def nearest(self, point_D: Array, start_D: Array, convex: Sequence[ConvexLimit]) -> Array:
         """Return the mixture nearest to a point, shape (D,); `start_D` is an allowed mixture."""
@@ -260,8 +262,9 @@ class Polytope:
 
     def _violation(self, weights_D: Array, change: float = 0.0) -> float:
         """Return the largest violation of the rows and of the sum of 1."""
-        relief_R = 0.0 if self.relief_R is None else self.relief_R
-        over_R = self.rows_RD @ weights_D - self.upper_R - change * relief_R
+        over_R = self.rows_RD @ weights_D - self.upper_R
+        if self.relief_R is not None:
+            over_R = over_R - change * self.relief_R
         return max(float(over_R.max(initial=0.0)), abs(float(weights_D.sum()) - 1.0))
 
 
