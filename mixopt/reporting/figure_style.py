@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
 
-_FOUND = importlib.util.find_spec("matplotlib")
+_MATPLOTLIB = importlib.util.find_spec("matplotlib")
 # matplotlib reads `matplotlibrc` from the working directory when it is first imported. That may be
 # somebody else's run directory, whose settings could run LaTeX, or whose file is an endless pipe.
-_ELSEWHERE = (
-    contextlib.chdir(Path(str(_FOUND.origin)).parent)
-    if _FOUND is not None and os.path.lexists("matplotlibrc")
+_BESIDE_MATPLOTLIB = (
+    contextlib.chdir(Path(str(_MATPLOTLIB.origin)).parent)
+    if _MATPLOTLIB is not None and os.path.lexists("matplotlibrc")
     else contextlib.nullcontext()
 )
-with _ELSEWHERE:
+with _BESIDE_MATPLOTLIB:
     import matplotlib
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
@@ -32,7 +32,20 @@ with _ELSEWHERE:
 
 __all__ = ["Axes", "Figure", "LinearSegmentedColormap", "PercentFormatter", "matplotlib"]
 
-INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
+INK = "#1c2128"
+GRID = "#d8dde3"
+FAINT = "#8a929c"
+PAPER = "#fefefe"
+WIDTH = 7.6  # inches, a column of the page
+LETTER = 9.5  # points
+MAX_NAME = 32  # characters
+
+# Sixty domains fit as rows; hundreds of panels would take minutes to lay out.
+MAX_ROWS = 64
+MAX_PANELS = 24
+MAX_HIGH_ROWS = 20  # maximum number of high rows, which have numbers beside all bars
+HIGH_ROW = 0.42  # inches
+LOW_ROW = 0.17  # inches
 
 
 class Look(NamedTuple):
@@ -51,13 +64,6 @@ LOOKS = {
 }
 FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#999933", "X", "++++"))
 ACCENT = LOOKS["proposal"].colour
-WIDTH = 7.6  # inches, a column of the page
-LETTER = 9.5  # points
-MAX_NAME = 32  # characters
-
-# Sixty domains fit as rows; hundreds of panels would take minutes to lay out.
-MAX_ROWS, MAX_PANELS = 64, 24
-MAX_HIGH_ROWS = 20  # maximum number of high rows, which have numbers beside all bars
 
 
 def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
@@ -78,7 +84,8 @@ def row_figure(
     names: Sequence[str], row: float | None = None, margin: float = 0.9
 ) -> tuple[Figure, Axes]:
     """Return a figure with a row for each name, the first at the top."""
-    row = (0.17 if is_low(names) else 0.42) if row is None else row
+    if row is None:
+        row = LOW_ROW if is_low(names) else HIGH_ROW
     figure, axes_RC = new_figure(margin + row * len(names))
     name_rows(axes_RC[0, 0], names)
     return figure, axes_RC[0, 0]

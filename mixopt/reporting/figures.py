@@ -73,7 +73,8 @@ def plot_mixtures(mixtures: MixturesLike) -> Figure:
     first, *further = all_shares = list(by_name.values())
     names = sorted(largest_domains(all_shares), key=lambda name: -first[name])
     high = 0.12 + 0.17 * min(len(by_name), MAX_BARS)
-    figure, axes = row_figure(names, None if is_low(names) or len(further) == 1 else high)
+    has_usual_rows = is_low(names) or len(further) == 1
+    figure, axes = row_figure(names, None if has_usual_rows else high)
     _shares(axes, by_name, names, getattr(mixtures, "chosen", "proposal"))
     if "uniform" not in by_name:
         axes.axvline(1 / len(first), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")
@@ -94,7 +95,8 @@ def plot_cells(mixtures: MixturesLike) -> Figure:
         ConfigError: The domains do not form a tree.
     """
     by_name = _by_name(mixtures)
-    shares, natural = next(iter(by_name.values())), by_name.get("natural", {})
+    shares = next(iter(by_name.values()))
+    natural = by_name.get("natural", {})
     cells = {tuple(name.rsplit("/", 1)): share for name, share in shares.items() if "/" in name}
     if not branch_shares(shares):
         raise ConfigError("a map of cells needs domains that nest, such as web/science/high")
@@ -124,13 +126,16 @@ def plot_design(trials: Trials, natural: Shares | None = None) -> Figure:
     """
     by_domain = dict(zip(trials.domains, trials.weights().T, strict=True))
     largest = {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
-    check_known(trials.domains, trials.domains if natural is None else natural, "domain")
+    if natural is not None:
+        check_known(trials.domains, natural, "domain")
     names = largest_domains([largest, natural or largest])
     figure, axes = row_figure(names)
     # Fixed jitter, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
-    place_D, shares_DN = np.arange(len(names)), np.array([by_domain[name] for name in names])
-    row_DN, size = place_D[:, None] + spread_N, 4 if is_low(names) else 13
+    place_D = np.arange(len(names))
+    shares_DN = np.array([by_domain[name] for name in names])
+    row_DN = place_D[:, None] + spread_N
+    size = 4 if is_low(names) else 13
     dots(axes, shares_DN, row_DN, size, ACCENT, alpha=0.5, label="a trial")
     if natural is not None:
         shares_D = [natural[name] for name in names]
@@ -165,7 +170,8 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
 
 def _share_map(axes: Axes, rows: Any, columns: Sequence[str], natural: Any = None) -> Any:
     """Draw shares as a map, darker for more; with few columns also as numbers."""
-    shares_RC, was_RC = np.array(rows, float), np.array(natural, float)
+    shares_RC = np.array(rows, float)
+    natural_RC = np.broadcast_to(np.array(natural, float), shares_RC.shape)
     largest = float(np.nanmax(shares_RC)) or 1.0
     axes.grid(visible=False)
     image = axes.imshow(shares_RC, cmap="Blues", vmin=0.0, vmax=largest, aspect="auto")
@@ -173,17 +179,20 @@ def _share_map(axes: Axes, rows: Any, columns: Sequence[str], natural: Any = Non
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": row_letter(rows) - 1}
     numbered = np.isfinite(shares_RC) & (len(columns) <= MAX_COLUMNS)
     for row, column in np.argwhere(numbered):
-        share, was = shares_RC[row, column], np.broadcast_to(was_RC, shares_RC.shape)[row, column]
-        text = share_text(share) if np.isnan(was) else f"{share_text(share)} ({share_text(was)})"
-        axes.annotate(text, (column, row), color=PAPER if share > 0.6 * largest else INK, **style)
+        share = shares_RC[row, column]
+        text = share_text(share)
+        if not np.isnan(natural_RC[row, column]):
+            text += f" ({share_text(natural_RC[row, column])})"
+        colour = PAPER if share > 0.6 * largest else INK
+        axes.annotate(text, (column, row), color=colour, **style)
     return image
 
 
 def _by_name(shares: MixturesLike) -> dict[str, Shares]:
     """Return the mixtures by their labels; the first is the subject of the figure."""
     if not isinstance(shares, Mapping):
-        called = "recommended" if hasattr(shares, "chosen") else "proposed"
-        return {called: shares.mixture, "natural": shares.natural}
+        name = "recommended" if hasattr(shares, "chosen") else "proposed"
+        return {name: shares.mixture, "natural": shares.natural}
     if not shares:
         raise ConfigError("a figure of no mixtures was requested: give it one")
     if not isinstance(next(iter(shares.values())), Mapping):
@@ -199,8 +208,10 @@ def _by_name(shares: MixturesLike) -> dict[str, Shares]:
 def _shares(axes: Axes, by_name: Mapping[str, Shares], names: Sequence[str], chosen: str) -> None:
     """Draw bars with numbers; in low rows, one bar and markers for the other mixtures."""
     first, *further = by_name
-    owners = [chosen if first in SUBJECTS else first, *further]
-    bars = list(by_name)[: 1 if is_low(names) else MAX_BARS]
+    subject = chosen if first in SUBJECTS else first
+    owners = [subject, *further]
+    max_bars = 1 if is_low(names) else MAX_BARS
+    bars = list(by_name)[:max_bars]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(by_name.items()):
         look = looks(owners)[owners[number]]
@@ -233,15 +244,23 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     for number, at in enumerate(places, start=1):
         axes.annotate(str(number), at, (5, 4), **style)
     ticks(5, axes.xaxis)
-    x, y = (f"{'' if n in front.higher else 'loss on '}{written(n)}" for n in (first, second))
+    x = target_label(first, is_higher=first in front.higher)
+    y = target_label(second, is_higher=second in front.higher)
     label(axes, x=x, y=y)
+
+
+def target_label(target: str, *, is_higher: bool) -> str:
+    """Return the label of an axis of a loss, or of a metric of which higher is better."""
+    return written(target) if is_higher else f"loss on {written(target)}"
 
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     """Plot held-out predictions against observed values."""
-    (axis, factor, _), name = _shown(fit, target), target or OBJECTIVE
+    axis, factor, _ = _shown(fit, target)
+    name = target or OBJECTIVE
     rows = fit.held_out.filter(predictor=fit.name, target=name)
-    observed_N, predicted_N = (factor * rows[n].to_numpy() for n in ("observed", "predicted"))
+    observed_N = factor * rows["observed"].to_numpy()
+    predicted_N = factor * rows["predicted"].to_numpy()
     report = fit.report.filter(target=name).rows_by_key("predictor", named=True, unique=True)
     ceiling = report.get(CEILING)
     figure, axes_RC = new_figure(4.4)
@@ -314,18 +333,22 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
         validation: The mixtures, with several seeds each.
         chosen: The mixture whose gains are shown; None: the leading proposal.
     """
-    value_unit, chosen = validation.objective.value_unit, chosen or validation.leading
-    unit, factor = unit_text(value_unit), shown_factor(value_unit)
+    chosen = chosen or validation.leading
+    value_unit = validation.objective.value_unit
+    unit = unit_text(value_unit)
+    factor = shown_factor(value_unit)
     names = validation.mixtures
     figure, axes_RC = new_figure(1.1 + 0.42 * max(len(names), 3), 2, width_ratios=[1.15, 1])
     left, right = axes_RC[0]
     for place, name in enumerate(names):
         look = looks(names)[name]
-        _runs(left, place, np.array(list(validation.values(name).values())), look, value_unit)
+        values_S = np.array(list(validation.values(name).values()))
+        _runs(left, place, values_S, look, value_unit)
         gain = None if name == chosen else validation.compare(name, of=chosen)
         if gain is not None:
-            low, mean, high = (factor * end for end in (gain.low, gain.mean, gain.high))
-            right.plot([low, high], [place, place], color=look.colour, linewidth=2.2)
+            ends = [factor * gain.low, factor * gain.high]
+            right.plot(ends, [place, place], color=look.colour, linewidth=2.2)
+            mean = factor * gain.mean
             right.plot([mean], [place], marker=look.marker, markersize=7, color=look.colour)
     right.axvline(0, color=INK, linewidth=1.1)
     label(left, x=unit, title="each seed, and the mean")
@@ -341,7 +364,8 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
 
 def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, float]:
     """Return axis limits at most one spread of the trials beyond the trials."""
-    low, high = float(observed_N.min()), float(observed_N.max())
+    low = float(observed_N.min())
+    high = float(observed_N.max())
     spread = max(high - low, 1e-6 * max(abs(high), 1.0))
     return max(limits[0], low - spread), min(limits[1], high + spread)
 
@@ -350,7 +374,8 @@ def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
     """Return a mixture with varied shares of one domain, shape (K, D)."""
     is_other_D = np.arange(len(at_D)) != place
     rest_D = np.where(is_other_D, at_D, 0.0)
-    rest_D = rest_D if rest_D.any() else is_other_D.astype(float)
+    if not rest_D.any():
+        rest_D = is_other_D.astype(float)
     weights_KD: Array = (1.0 - shares_K)[:, None] * rest_D / max(rest_D.sum(), 1e-300)
     weights_KD[:, place] = shares_K
     return weights_KD
@@ -358,12 +383,14 @@ def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
 
 def _slice(axes: Axes, shares_K: Array, ends_3K: Array, share: float) -> None:
     """Draw predictions with their intervals, and the share of the mixture."""
-    (middle_K, low_K, high_K), top = ends_3K, float(shares_K[-1])
+    middle_K, low_K, high_K = ends_3K
+    top = float(shares_K[-1])
     axes.fill_between(shares_K, low_K, high_K, color=ACCENT, alpha=0.22, linewidth=0, label="90%")
     axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
     axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
     axes.set_xlim(0, top)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
+    decimals = 0 if top > 0.04 else 1
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
     ticks(3, axes.xaxis)
     ticks(4, axes.yaxis)
 
@@ -375,11 +402,12 @@ def _shown(fit: Fit, target: str | None) -> tuple[str, float, int | None]:
         unit = objective.value_unit
         return f"objective, {unit_text(unit)}", shown_factor(unit), None
     check_known([target], fit.targets, "evaluation domain")
-    column, is_higher = fit.targets.index(target), target in objective.higher
+    column = fit.targets.index(target)
+    is_higher = target in objective.higher
     if target in objective.items:
         return f"{written(target)}, points", 100.0, column
     unit = "metric_units" if is_higher or target.startswith(TASK) else objective.unit
-    return f"{'' if is_higher else 'loss on '}{written(target)}, {UNITS[unit]}", 1.0, column
+    return f"{target_label(target, is_higher=is_higher)}, {UNITS[unit]}", 1.0, column
 
 
 def _ends(predicted: Any, column: int | None) -> Array:
@@ -396,7 +424,8 @@ def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> Non
     places_S = np.full(len(runs_S), place)
     dots(axes, values_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
     if len(runs_S):
-        mean, text = float(values_S.mean()), value_text(runs_S.mean(), unit)
+        mean = float(values_S.mean())
+        text = value_text(runs_S.mean(), unit)
         axes.plot([mean, mean], [place - 0.28, place + 0.28], color=look.colour, linewidth=2.6)
         axes.text(
             mean, place - 0.34, text, fontsize=LETTER - 1, ha="center", va="bottom", color=INK

@@ -30,6 +30,19 @@ from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER
 from mixopt.system import __version__, share_text
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # characters after which a line may break
+# CSS variables that replace fixed colours, so that figures follow light and dark mode.
+_PAGE_COLOURS = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    FAINT: "var(--faint)",
+    PAPER: "var(--paper)",
+    ACCENT: "var(--accent)",
+}
+# Not allowed in XML, even escaped.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
+_REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
+_NUMBER = re.compile(r"-?\d*\.\d+")
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,9 @@ class Section:
 
 def page_html(name: str, title: str, first: Markup, sections: Sequence[Section]) -> str:
     """Return the HTML of a page."""
-    scripts = [asset("page.js"), *(part.script for part in sections if part.script)]
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-        for text in scripts
-    )
+    scripts = [asset("page.js")]
+    scripts += [part.script for part in sections if part.script]
+    hashes = " ".join(_script_hash(text) for text in scripts)
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:;"
         " base-uri 'none'; form-action 'none'"
@@ -65,6 +76,12 @@ def page_html(name: str, title: str, first: Markup, sections: Sequence[Section])
         version=__version__,
         scripts=[Markup(text) for text in scripts],
     )
+
+
+def _script_hash(script: str) -> str:
+    """Return a script's hash as a Content-Security-Policy names it."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def template(file: str, /, **values: Any) -> Markup:
@@ -112,21 +129,6 @@ def _environment() -> Environment:
 def _breakable(text: str) -> Markup:
     """Return a name with break opportunities after punctuation only."""
     return Markup(_MARKS.sub(r"\1<wbr>", str(escape(text))))
-
-
-# CSS variables that replace fixed colours, so that figures follow light and dark mode.
-_PAGE_COLOURS = {
-    INK: "currentColor",
-    GRID: "var(--line)",
-    FAINT: "var(--faint)",
-    PAPER: "var(--paper)",
-    ACCENT: "var(--accent)",
-}
-# Not allowed in XML, even escaped.
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
-_REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
-_NUMBER = re.compile(r"-?\d*\.\d+")
 
 
 def page_svg(svg: str, name: str, description: str) -> str:

@@ -84,7 +84,8 @@ def starts_of(run: Run) -> dict[str, Mixture]:
     starts: list[tuple[str, Mixture]] = []
     proposals: tuple[str, ...] = (PROPOSAL,)
     if run.is_done("validate"):
-        starts, proposals = [("Recommended", run.recommendation.mixture)], run.validation.proposals
+        starts.append(("Recommended", run.recommendation.mixture))
+        proposals = run.validation.proposals
     name = named(PROPOSAL, proposals).removeprefix("the ").capitalize()
     starts += [(name, run.proposal.mixture), ("Natural", run.natural), *own_baselines(run).items()]
     chosen: dict[str, Mixture] = {}
@@ -126,11 +127,14 @@ def _phase_of_domains(question: ProposalRequest) -> IntArray:
 
 
 def _constraints(question: ProposalRequest) -> dict[str, Any]:
-    limits, domains = question.constraints, question.fit.domains
+    limits = question.constraints
+    domains = question.fit.domains
     places = [limits.domains.index(name) for name in domains]
     inventory = question.inventory or {}
     # Phases share the text of a domain, so caps on epochs are limits on groups of cells.
-    texts = domains if question.phases is None else [name.partition("/")[2] for name in domains]
+    texts = list(domains)
+    if question.phases is not None:
+        texts = [name.partition("/")[2] for name in domains]
     alone = [limit for limit in limits.linear if limit.target_tokens and len(limit.domains) == 1]
     epochs = {limit.domains[0]: limit.setting for limit in alone}
     return {
@@ -179,7 +183,8 @@ def _unchecked(question: ProposalRequest) -> list[str]:
 
 def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     """Return the guarded losses, their reference, and by how much they may be worse."""
-    limits, fit = question.constraints.guardrails, question.fit
+    limits = question.constraints.guardrails
+    fit = question.fit
     if limits is None:
         return None
     reference = question.compared[limits.mixture].array
@@ -244,7 +249,8 @@ def law_data(
     """Return the entries `law` and `objective` of a page's data; by default of the exact law."""
     objective = objective or fit.objective
     model = model or exact_law(fit)
-    calibrations, value = fit.calibrations, fit.objective_calibration(objective)
+    calibrations = fit.calibrations
+    value = fit.objective_calibration(objective)
     agrees = None  # column of the loss that equals the objective (`Fit.predict`)
     if objective.kind == "target":
         agrees = objective.columns[0]
@@ -324,7 +330,8 @@ def _packed(array: np.ndarray[Any, Any]) -> tuple[str, bytes]:
     if kind not in TYPES:
         if array.dtype.kind not in "iub":
             raise ValueError(f"an array of {array.dtype}")
-        kind, array = "i4", array.astype(np.int32)
+        kind = "i4"
+        array = array.astype(np.int32)
     if kind[0] == "f" and not np.isfinite(array).all():
         raise ValueError("an array holds a number that is not finite")
     return kind, np.ascontiguousarray(array, dtype=TYPES[kind]).tobytes()

@@ -1,11 +1,11 @@
 // The fitted law in the browser: losses and intervals of any mixture, as Python has them.
 //
-// `makeLaw(readWhatIf(text))` takes the embedded JSON. A law is made of kinds, each a function from
-// the numbers that `plain_law()` gave to three others:
+// `makeLaw(readWhatIf(text))` takes the embedded JSON. Each kind of law is a function from the
+// values of `plain_law()` to three functions:
 //
 //   means(w)    losses, Float64Array M
 //   stds(w)     standard deviations of a new trial, Float64Array M
-//   prepare()   does a little of what `stds` needs once; returns whether more is left
+//   prepare()   does a part of the work that `stds` needs once; returns whether more is left
 //
 // w: shares of the D domains, adding up to 1. Nothing here changes its arguments.
 
@@ -36,7 +36,8 @@ function readWhatIf(text) {
 // The law of a page's data, which must have `domains`, `targets`, `law` and `objective`. The
 // objective is the largest of a few weighted sums of the losses and offsets, its pieces.
 function makeLaw(data) {
-  const [M, D] = [data.targets.length, data.domains.length];
+  const M = data.targets.length;
+  const D = data.domains.length;
   const law = lawOf(data.law.model);
   const { pieces, offsets } = data.objective;
   const { factors, floors, locals, value: ofValue, tried, agrees, reach, items, item_variances: typical = [] } = data.law.intervals;
@@ -48,7 +49,7 @@ function makeLaw(data) {
   const stds = rememberLast((w) => law.stds(w).map((std, m) => typical[m] > 0 ? byItems(std, -means(w)[m], m) : std));
   const value = (w) => heldBack(Math.max(...pieces.map((piece, p) => dot(piece, means(w)) + offsets[p])), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
-  // Errors are taken to go together, which is the most that they can add up to.
+  // Errors are assumed to be fully correlated: the largest possible sum.
   const spread = (w) => Math.max(...pieces.map((piece) => dot(piece.map(Math.abs), stds(w))));
 
   function predict(w) {
@@ -84,14 +85,14 @@ function makeLaw(data) {
   return { predict, value, halves, valueHalf, stds: (w) => stds(w).slice(0, M), prepare: law.prepare };
 }
 
-// What is predicted better than every trial is held back (mixopt/fitting/intervals.py).
+// Predictions better than every trial are shrunk (mixopt/fitting/intervals.py).
 function heldBack(value, tried) {
   const [best, error] = tried ?? [-Infinity, 0];
   const beyond = Math.max(best - value, 0);
   return beyond > 0 ? value + HELD_BACK * error * beyond / (beyond + error) : value;
 }
 
-// A function of a mixture that remembers its last answer: all is asked of one mixture in turn.
+// A function of a mixture that remembers its last answer; callers ask several times for one mixture.
 function rememberLast(answer) {
   let last = null;
   return (w) => {

@@ -10,7 +10,9 @@
 
 LAW_KINDS.gaussian_process = gaussianLaw;
 
-const [SHIFT, CONSTANT, JITTER] = [1e-9, 10, 1e-8];
+const SHIFT = 1e-9;
+const CONSTANT = 10;
+const JITTER = 1e-8;
 
 function gaussianLaw(plain) {
   const M = plain.powers_M.length;
@@ -38,8 +40,11 @@ function gaussianProcess(plain, m, logs, D) {
   const N = logs.length / D;
   const lengths = plain.lengths_MD.subarray(m * D, m * D + D);
   const duals = Float64Array.from(plain.duals_MN.subarray(m * N, m * N + N));
-  const [power, variance, noise] = [plain.powers_M[m], plain.variances_M[m], plain.noises_M[m]];
-  const [mean, unit] = [plain.means_M[m], plain.units_M[m]];
+  const power = plain.powers_M[m];
+  const variance = plain.variances_M[m];
+  const noise = plain.noises_M[m];
+  const mean = plain.means_M[m];
+  const unit = plain.units_M[m];
   const jittered = noise + JITTER * (variance + 1);
   const trials = warpedTrials(logs, power, lengths, N, D);
   const { rows, middle, squares } = trials;
@@ -47,11 +52,12 @@ function gaussianProcess(plain, m, logs, D) {
   const P = D + 3;
   let prepared = null;
 
-  // How alike a mixture is to each trial, and the slope of that by the squared distance.
+  // Similarity of a mixture to each trial, and its derivative by the squared distance.
   function near(own) {
     const scaled = Float64Array.from(own, (log, d) => Math.exp(power * log) / lengths[d] - middle[d]);
     const square = squared(scaled);
-    const [alike, slope] = [timesRows(rows, scaled, N), new Float64Array(N)];
+    const alike = timesRows(rows, scaled, N);
+    const slope = new Float64Array(N);
     for (let n = 0; n < N; n++) {
       const distance = Math.sqrt(5 * Math.max(squares[n] + square - 2 * alike[n], 0));
       const decay = Math.exp(-distance); // Matern 5/2
@@ -64,8 +70,11 @@ function gaussianProcess(plain, m, logs, D) {
   // The derivative of k . dual by the parameters at one mixture.
   function pushForward({ own, scaled, alike, slope }) {
     const moved = new Float64Array(P);
-    const [first, second, third] = [new Float64Array(D), new Float64Array(D), new Float64Array(D)];
-    let [total, byPower] = [0, 0];
+    const first = new Float64Array(D);
+    const second = new Float64Array(D);
+    const third = new Float64Array(D);
+    let total = 0;
+    let byPower = 0;
     for (let n = 0; n < N; n++) {
       const pull = variance * slope[n] * duals[n];
       total += pull;
@@ -128,9 +137,11 @@ function warpedTrials(logs, power, lengths, N, D) {
   const rows = logs.map((log, i) => Math.exp(power * log) / lengths[i % D]);
   const middle = new Float64Array(D);
   rows.forEach((value, i) => (middle[i % D] += value / N));
-  const [squares, turnSums] = [new Float64Array(N), new Float64Array(N)];
+  const squares = new Float64Array(N);
+  const turnSums = new Float64Array(N);
   for (let i = 0; i < N * D; i++) {
-    const [n, d] = [Math.floor(i / D), i % D];
+    const n = Math.floor(i / D);
+    const d = i % D;
     rows[i] -= middle[d];
     squares[n] += rows[i] * rows[i];
     turnSums[n] += rows[i] * (rows[i] + middle[d]) * logs[i]; // of z times its change by the power

@@ -1,4 +1,4 @@
-// A law carried to another size by a few runs there: a line for each loss, and what lines leave.
+// A law corrected to another size by a few runs there: a line for each loss, and its residuals.
 //
 //   y = middle + spread (level + slope (f - middle) / spread + r(w))
 //
@@ -8,20 +8,22 @@
 
 Object.assign(LAW_KINDS, { corrected: correctedLaw });
 
-const [PILOT_WARP, PILOT_SHIFT] = [0.35, 1e-6];
-const PILOT_LEAST = 0.25; // of what is typical: a deviation is not believed to be less
+const PILOT_WARP = 0.35;
+const PILOT_SHIFT = 1e-6;
+const PILOT_LEAST = 0.25; // smallest deviation, over the typical one
 
 function correctedLaw(plain) {
   const inner = lawOf(plain.model);
   const { levels_M: levels, slopes_M: slopes, middle_M: middle, spread_M: spread, sigma_M: sigma } = plain;
   const { weights_KD: weights, inverse_KK: inverse, dual_KM: dual, share, length } = plain;
-  const [M, K] = [sigma.length, Math.sqrt(inverse.length)];
+  const M = sigma.length;
+  const K = Math.sqrt(inverse.length);
   const D = weights.length / K;
   const warp = (part) => (Math.max(part, 0) + PILOT_SHIFT) ** PILOT_WARP;
   const rows = Float64Array.from(weights, warp);
   const column = (own, m) => (own[m] - middle[m]) / spread[m];
 
-  // How alike residuals are at a mixture and at the runs, over a run's variance.
+  // Correlation of the residuals at a mixture with those at the runs.
   function alike(w) {
     const own = Float64Array.from(w, warp);
     return Float64Array.from({ length: K }, (_, k) => {
@@ -42,7 +44,9 @@ function correctedLaw(plain) {
   }
 
   function stds(w) {
-    const [own, claimed, values] = [inner.means(w), inner.stds(w), alike(w)];
+    const own = inner.means(w);
+    const claimed = inner.stds(w);
+    const values = alike(w);
     const solved = Float64Array.from(values, (_, k) => dotRow(inverse, k, values));
     const left = Math.max(1 - dot(values, solved), 1 - share);
     return sigma.map((std, m) => {
@@ -51,9 +55,10 @@ function correctedLaw(plain) {
     });
   }
 
-  // How unsure level and slope of a line are, at a place on it.
+  // Variance of a line at a place, from its level and slope.
   function unsureLine(m, place, solved) {
-    let [one, two] = [1, place];
+    let one = 1;
+    let two = place;
     solved.forEach((value, k) => {
       one -= value;
       two -= value * plain.columns_KM[k * M + m];

@@ -1,4 +1,4 @@
-// The what-if: a mixture that is turned by hand, and everything that it is predicted to change.
+// The what-if: a mixture set by hand, and the losses and limits predicted for it.
 //
 // `renderWhatIf(root, data, options)` builds it inside an element. A change of the mixture is drawn
 // once a frame; intervals follow once the mixture rests, and need factors that are made in idle time
@@ -72,7 +72,7 @@ function renderWhatIf(root, data, options = {}) {
   };
 }
 
-/** What does not change while the mixture is turned. */
+/** Everything that does not depend on the mixture. */
 function whatIfModel(data, id) {
   const { domains, targets, natural, trials } = data;
   const law = makeLaw(data);
@@ -220,7 +220,7 @@ function farText(model, now) {
   return `Extrapolation: farther from all trials than any trial is from its nearest neighbour (${decimals(2)(model.data.law.intervals.reach.reach)}).`;
 }
 
-/** The result in a sentence, for who cannot see it. */
+/** The result in a sentence, for screen readers. */
 function spoken(model, now) {
   const half = now.halves ? ` plus or minus ${model.sizeText(now.valueHalf)}` : "";
   const broken = now.broken.map(limitText).join("; ");
