@@ -98,12 +98,11 @@ class Noise:
         if self.freedom:
             return self
         bounds_M = np.square(stds_M)
-        is_lower_M = bounds_M < np.where(np.isnan(self.variances_M), np.inf, self.variances_M)
-        sources = [
-            source if is_lower else before
-            for is_lower, before in zip(is_lower_M.tolist(), self.sources, strict=True)
-        ]
+        is_lower_M = bounds_M < np.nan_to_num(self.variances_M, nan=np.inf)
         variances_M = np.where(is_lower_M, bounds_M, self.variances_M)
+        sources = list(self.sources)
+        for column in np.flatnonzero(is_lower_M).tolist():
+            sources[column] = source
         return replace(self, variances_M=variances_M, sources=tuple(sources))
 
     def describe(self) -> str:
