@@ -46,6 +46,7 @@ CONTROLS = {"own_share": "own_share", "nearest_trial": "nearest", "mean": "mean"
 SPLITS = 4
 MIN_MIXTURES = 8  # to fit
 MAX_COUNTS = 5
+FIXED_TIME = 20.0  # of a fit, in the time that a mixture adds
 MAX_RANK_LOSS = 0.02  # loss of rank correlation at which fewer trials are still enough
 
 
@@ -108,30 +109,15 @@ def backtest_trials(
     table = _Table(trials.finished, objective, seed)
     counts, flat = table.counts()
     if not counts:
-        measured = [name for name in objective.evaluation if name not in flat]
-        if not measured or any(name in flat for name in objective.measured):
-            raise TrialsError(
-                f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can"
-                " be learned of it: choose other losses (--target LOSS, repeatable)"
-            )
-        note = f"left out {listed(flat)}: it nearly never changes"
-        varying, over = trials.with_targets(measured).with_notes(note), objective.over(measured)
+        varying, over = _without_flat(trials, objective, flat)
         return backtest_trials(varying, over, regressors=regressors, seed=seed, update=update)
     names = list(dict.fromkeys(regressors)) or [DEFAULT]
-    spent, total = 0.0, sum(SPLITS * (count + 20) for count in counts)  # time of fits
-    scores: list[_Score] = []
     absent: dict[str, str] = {}
-    for count in counts:
-        runs = round(float(np.mean([table.fitted(count, k).sum() for k in range(SPLITS)])))
-        for split in range(SPLITS):
-            update(spent / total, f"{runs} trials, split {split + 1} of {SPLITS}")
-            split_scores = table.scores(count, split, names, absent)
-            scores += [{"trials": runs, **score} for score in split_scores]
-            spent += count + 20
-    update(1.0, "")
+    scores = _scores(table, counts, names, absent, update)
     figures = pl.DataFrame(scores, infer_schema_length=None).drop("spearmans")
     rows = figures.group_by("trials", "predictor", maintain_order=True).mean().to_dicts()
-    losses = table.verdicts([score for score in scores if score["trials"] == runs], names[0])
+    max_runs = rows[-1]["trials"]
+    losses = table.verdicts([score for score in scores if score["trials"] == max_runs], names[0])
     enough = _enough(rows, names[0], losses[0])
     notes = [*trials.notes, *table.notes()]
     notes += [f"{name} is left out: {why}" for name, why in absent.items()]
@@ -149,11 +135,49 @@ def backtest_trials(
     )
 
 
+def _without_flat(
+    trials: Trials, objective: Objective, flat: Sequence[str]
+) -> tuple[Trials, Objective]:
+    """Return trials and objective without losses that are constant in fitted runs."""
+    measured = [name for name in objective.evaluation if name not in flat]
+    if not measured or any(name in flat for name in objective.measured):
+        raise TrialsError(
+            f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can"
+            " be learned of it: choose other losses (--target LOSS, repeatable)"
+        )
+    note = f"left out {listed(flat)}: it nearly never changes"
+    return trials.with_targets(measured).with_notes(note), objective.over(measured)
+
+
+def _scores(
+    table: "_Table",
+    counts: Sequence[int],
+    names: Sequence[str],
+    absent: dict[str, str],
+    update: Update,
+) -> list[_Score]:
+    """Score every predictor for each number of trials and each split."""
+    total = SPLITS * (sum(counts) + FIXED_TIME * len(counts))
+    spent = 0.0
+    scores: list[_Score] = []
+    for count in counts:
+        runs_by_split = [table.fitted(count, split).sum() for split in range(SPLITS)]
+        runs = round(float(np.mean(runs_by_split)))
+        for split in range(SPLITS):
+            update(spent / total, f"{runs} trials, split {split + 1} of {SPLITS}")
+            split_scores = table.scores(count, split, names, absent)
+            scores.extend({"trials": runs} | score for score in split_scores)
+            spent += count + FIXED_TIME
+    update(1.0, "")
+    return scores
+
+
 class _Table:
     """Finished runs, and their splits into fitted and held-out runs."""
 
     def __init__(self, trials: Trials, objective: Objective, seed: int) -> None:
-        self.trials, self.seed = trials, seed
+        self.trials = trials
+        self.seed = seed
         self.weights_ND = trials.weights()
         self.losses_NM = objective.losses(trials)
         self.size_N: IntArray = TrialSizes.of(trials).group_N
@@ -176,15 +200,16 @@ class _Table:
             )
         self.fold_N = grouped_folds(trials.mixtures, SPLITS, seed)
         order = np.random.default_rng(seed).permutation(len(mixtures))
-        place = dict(zip(mixtures, order.tolist(), strict=True))
-        self._place_N = np.array([place[name] for name in trials.mixtures])
+        place_of = dict(zip(mixtures, order.tolist(), strict=True))
+        self._place_N = np.array([place_of[name] for name in trials.mixtures])
 
     def counts(self) -> tuple[list[int], list[str]]:
         """Return the numbers of mixtures to fit, and the losses constant in fitted runs."""
         counts: list[int] = []
         count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
         while count >= MIN_MIXTURES and len(counts) < MAX_COUNTS:
-            if flat := self._flat(count):
+            flat = self._flat(count)
+            if flat:
                 return counts, flat
             counts.insert(0, count)
             count //= 2
@@ -196,7 +221,7 @@ class _Table:
         for split in range(SPLITS):
             losses_NM = self.losses_NM[self.fitted(count, split)]
             flat_M |= np.ptp(losses_NM, axis=0) <= 1e-9 * np.maximum(np.abs(losses_NM[0]), 1e-12)
-        return [name for name, flat in zip(self.trials.targets, flat_M, strict=True) if flat]
+        return [self.trials.targets[column] for column in np.flatnonzero(flat_M).tolist()]
 
     def fitted(self, count: int, split: int) -> BoolArray:
         """Return the mask of fitted runs: the first mixtures that are not held out."""
@@ -208,38 +233,55 @@ class _Table:
         self, count: int, split: int, names: Sequence[str], absent: dict[str, str]
     ) -> Iterator[_Score]:
         """Score every predictor on one split; `absent` collects why a peer is left out."""
-        fitted_N, out_N = self.fitted(count, split), self.fold_N == split
+        fitted_N = self.fitted(count, split)
+        out_N = self.fold_N == split
         losses_NM = self.losses_NM - self._levels(fitted_N)
         learned = self._learned(fitted_N, losses_NM, self.objective)
-        weights_KD, observed_KM = self.weights_ND[out_N], losses_NM[out_N]
         for name in names:
-            fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
-            prediction = fit.predict_turned(weights_KD)
-            inside_KM = (prediction.low_NM <= observed_KM) & (observed_KM <= prediction.high_NM)
-            halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
-            width = float((halves_M / np.maximum(observed_KM.std(axis=0), 1e-12)).mean())
-            predicted_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
-            score = self._score(name, out_N, predicted_KQ)
-            yield score | {"coverage": float(inside_KM.mean()), "width": width}
+            yield self._fit_score(name, learned, out_N, losses_NM[out_N])
         for name, regressor in PEERS.items():
             if name in absent:
                 continue
             try:
                 peer = make_regressor(regressor, self.seed) if regressor else _ridge()
                 law = fit_regressor(name, peer, learned.weights(), losses_NM[fitted_N])
-                predicted_KM = predict_losses(law, weights_KD)
+                predicted_KM = predict_losses(law, self.weights_ND[out_N])
             except MixoptError as error:
                 absent[name] = str(error)
                 continue
             yield self._score(name, out_N, with_objective(self.objective, predicted_KM))
+        yield from self._control_scores(fitted_N, out_N, losses_NM)
+
+    def _fit_score(
+        self, name: str, learned: Trials, out_N: BoolArray, observed_KM: Array
+    ) -> _Score:
+        """Score a fit, with coverage and width of its intervals."""
+        fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
+        prediction = fit.predict_turned(self.weights_ND[out_N])
+        inside_KM = (prediction.low_NM <= observed_KM) & (observed_KM <= prediction.high_NM)
+        halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
+        spreads_M = np.maximum(observed_KM.std(axis=0), 1e-12)
+        predicted_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
+        score = self._score(name, out_N, predicted_KQ)
+        score["coverage"] = float(inside_KM.mean())
+        score["width"] = float((halves_M / spreads_M).mean())
+        return score
+
+    def _control_scores(
+        self, fitted_N: BoolArray, out_N: BoolArray, losses_NM: Array
+    ) -> Iterator[_Score]:
         used_N = fitted_N | out_N
-        fold_N = out_N[used_N].astype(np.int64)
-        domains = self.trials.domains
-        for control in controls(
-            self.weights_ND[used_N], losses_NM[used_N], fold_N, domains, self.objective
-        ):
+        is_out_U = out_N[used_N]
+        results = controls(
+            self.weights_ND[used_N],
+            losses_NM[used_N],
+            is_out_U.astype(np.int64),
+            self.trials.domains,
+            self.objective,
+        )
+        for control in results:
             if control.name in CONTROLS:
-                ranks_KQ = None if control.ranks_NQ is None else control.ranks_NQ[fold_N == 1]
+                ranks_KQ = None if control.ranks_NQ is None else control.ranks_NQ[is_out_U]
                 yield self._score(CONTROLS[control.name], out_N, ranks_KQ)
 
     def _levels(self, fitted_N: BoolArray) -> Array:
@@ -248,7 +290,9 @@ class _Table:
         if len(set(self.size_N.tolist())) > 1:
             for size in np.unique(self.size_N):
                 of_size_N = self.size_N == size
-                reference_N = of_size_N & fitted_N if (of_size_N & fitted_N).any() else of_size_N
+                reference_N = of_size_N & fitted_N
+                if not reference_N.any():
+                    reference_N = of_size_N
                 levels_NM[of_size_N] = self.losses_NM[reference_N].mean(axis=0)
         return levels_NM
 
@@ -265,12 +309,17 @@ class _Table:
 
     def _score(self, name: str, out_N: BoolArray, ranks_KQ: Array | None) -> _Score:
         """Compare predictions with held-out runs; None predicts nothing and ranks nothing."""
-        observed_KQ, size_K = self.observed_NQ[out_N], self.size_N[out_N]
-        ranked_KQ = np.zeros_like(observed_KQ) if ranks_KQ is None else ranks_KQ
-        pairs = zip(ranked_KQ.T, observed_KQ.T, strict=True)
-        spearmans = [spearman_within(*pair, size_K) or 0.0 for pair in pairs]
-        groups = [size_K == size for size in np.unique(size_K)]
-        picks = [_pick(ranked_KQ[rows, 0], observed_KQ[rows, 0]) for rows in groups]
+        observed_KQ = self.observed_NQ[out_N]
+        size_K = self.size_N[out_N]
+        if ranks_KQ is None:
+            ranks_KQ = np.zeros_like(observed_KQ)
+        spearmans = []
+        for predicted_K, observed_K in zip(ranks_KQ.T, observed_KQ.T, strict=True):
+            spearmans.append(spearman_within(predicted_K, observed_K, size_K) or 0.0)
+        picks = []
+        for size in np.unique(size_K):
+            of_size_K = size_K == size
+            picks.append(_pick(ranks_KQ[of_size_K, 0], observed_KQ[of_size_K, 0]))
         rank, regret = np.mean(picks, axis=0).tolist()
         return {
             "predictor": name,
@@ -285,26 +334,39 @@ class _Table:
 
     def verdicts(self, scores: Sequence[_Score], name: str) -> list[dict[str, Any]]:
         """Return the ranking of each loss at the largest number of trials, the objective first."""
-        names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
-        ranks_Q, controls_Q = (
-            np.mean(
-                [score["spearmans"] for score in scores if score["predictor"] == predictor], axis=0
-            ).tolist()
-            for predictor in (name, "own_share")
-        )
+        names = (OBJECTIVE, *self.trials.targets)
+        ranks_Q = _mean_spearmans(scores, name)
+        control_ranks_Q = _mean_spearmans(scores, "own_share")
+        readiness_Q = readiness_of(self.trials, self.observed_NQ, names)
         rows = []
-        for of_trials, rank, control in zip(
-            readiness_of(self.trials, self.observed_NQ, names), ranks_Q, controls_Q, strict=True
+        for of_trials, rank, control_rank in zip(
+            readiness_Q, ranks_Q, control_ranks_Q, strict=True
         ):
-            ready = LossReadiness(of_trials, 1.0, mixtures, rank, None, ("own_share", control), {})
-            numbers = {"spearman": rank, "low": ready.spearman_low, "own_share": control}
-            rows.append({"loss": of_trials.name, "state": ready.state, **numbers})
+            ready = LossReadiness(
+                of_trials=of_trials,
+                weight=1.0,
+                mixtures=len(set(self.trials.mixtures)),
+                spearman=rank,
+                ceiling=None,
+                control=("own_share", control_rank),
+                domains={},
+            )
+            row = {
+                "loss": of_trials.name,
+                "state": ready.state,
+                "spearman": rank,
+                "low": ready.spearman_low,
+                "own_share": control_rank,
+            }
+            rows.append(row)
         return rows
 
     def notes(self) -> Iterator[str]:
         """Yield notes on repeated mixtures, sizes, and few mixtures."""
-        runs, mixtures = len(self.trials), len(set(self.trials.mixtures))
-        domains, sizes = len(self.trials.domains), len(set(self.size_N.tolist()))
+        runs = len(self.trials)
+        mixtures = len(set(self.trials.mixtures))
+        domains = len(self.trials.domains)
+        sizes = len(set(self.size_N.tolist()))
         if runs > mixtures:
             yield f"{runs} runs are of {mixtures} mixtures; those of one are held out together"
         if sizes > 1:
@@ -314,6 +376,13 @@ class _Table:
                 f"fewer mixtures ({mixtures}) than domains ({domains}): merge domains that belong"
                 " together, or add runs"
             )
+
+
+def _mean_spearmans(scores: Sequence[_Score], predictor: str) -> list[float]:
+    """Return the mean rank correlations of a predictor over the splits, the objective first."""
+    spearmans = [score["spearmans"] for score in scores if score["predictor"] == predictor]
+    means: list[float] = np.mean(spearmans, axis=0).tolist()
+    return means
 
 
 def _ridge() -> Regressor:
@@ -330,8 +399,9 @@ def _ridge() -> Regressor:
 def _pick(ranked_K: Array, observed_K: Array) -> tuple[float, float]:
     """Return the true rank and regret of the best prediction, averaged over ties."""
     best_K = ranked_K <= ranked_K.min() + 1e-12
-    rank_K = np.array([1 + int((observed_K < value).sum()) for value in observed_K])
-    return float(rank_K[best_K].mean()), float(observed_K[best_K].mean() - observed_K.min())
+    rank_K = 1 + (observed_K[None] < observed_K[:, None]).sum(axis=1)
+    regret = observed_K[best_K].mean() - observed_K.min()
+    return float(rank_K[best_K].mean()), float(regret)
 
 
 def _enough(rows: Sequence[Mapping[str, Any]], name: str, overall: Mapping[str, Any]) -> int | None:
@@ -340,9 +410,8 @@ def _enough(rows: Sequence[Mapping[str, Any]], name: str, overall: Mapping[str, 
         return None
     regressor_rows = [row for row in rows if row["predictor"] == name]
     min_spearman = regressor_rows[-1]["objective_spearman"] - MAX_RANK_LOSS
-    return next(
-        int(row["trials"]) for row in regressor_rows if row["objective_spearman"] >= min_spearman
-    )
+    enough = [row["trials"] for row in regressor_rows if row["objective_spearman"] >= min_spearman]
+    return int(enough[0])
 
 
 def _verdict(
@@ -353,22 +422,17 @@ def _verdict(
     table: _Table,
 ) -> Iterator[str]:
     """Yield what the backtest shows and what it does not, in sentences."""
-    overall, max_trials = losses[0], rows[-1]["trials"]
-    last = {row["predictor"]: row for row in rows if row["trials"] == max_trials}
+    max_trials = rows[-1]["trials"]
     if enough is None:
-        yield f"this table cannot tell which mixture is better: {_why_not(overall, table)}"
+        yield f"this table cannot tell which mixture is better: {_why_not(losses[0], table)}"
+    elif enough < max_trials:
+        yield f"{enough} trials rank held-out runs about as well as {max_trials} do"
     else:
-        yield (
-            f"{enough} trials rank held-out runs about as well as {max_trials} do"
-            if enough < max_trials
-            else f"all {max_trials} trials are needed: fewer rank worse, and more may rank better"
-        )
-    better = [
-        other
-        for other, row in last.items()
-        if other != name
-        and row["objective_spearman"] > last[name]["objective_spearman"] + MAX_RANK_LOSS
-    ]
+        yield f"all {max_trials} trials are needed: fewer rank worse, and more may rank better"
+    ranks = {
+        row["predictor"]: row["objective_spearman"] for row in rows if row["trials"] == max_trials
+    }
+    better = [other for other, rank in ranks.items() if rank > ranks[name] + MAX_RANK_LOSS]
     if better:
         yield f"at {max_trials} trials {listed(better)} rank the objective better than {name} does"
     noise = [loss["loss"] for loss in losses[1:] if loss["state"] == "noise"]
@@ -377,11 +441,11 @@ def _verdict(
 
 
 def _why_not(overall: Mapping[str, Any], table: _Table) -> str:
-    (of,) = readiness_of(table.trials, table.observed_NQ[:, :1], [OBJECTIVE])
-    if of.noise is not None and of.state == "noise":
+    (ready,) = readiness_of(table.trials, table.observed_NQ[:, :1], [OBJECTIVE])
+    if ready.noise is not None and ready.state == "noise":
         return (
-            f"seeds of one mixture differ by {of.noise:.3g}, mixtures by {of.spread:.3g} (standard"
-            " deviations of the objective); take a less noisy objective, or longer runs"
+            f"seeds of one mixture differ by {ready.noise:.3g}, mixtures by {ready.spread:.3g}"
+            " (standard deviations of the objective); take a less noisy objective, or longer runs"
         )
     mixtures = len(set(table.trials.mixtures))
     low = "" if overall["low"] is None else f", lower bound {overall['low']:.2f}"

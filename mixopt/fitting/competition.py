@@ -12,6 +12,7 @@ trials are the regressor's own.
 Shapes: N trials, D domains, M evaluation domains.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,66 +79,66 @@ def fit_trials(
             held_out[name], predictor = _compete(name, data, place * data.folds, update)
             if predictor is not None:
                 fitted[name] = predictor
-        name = _first_as_good(held_out, data.observed_N)
-        predictors = list(held_out.values())
-        return Fit(
-            name=name,
-            fitted=fitted[name] if name in fitted else data.fitted(name),
-            data=data,
-            report=report_table(
-                [*predictors, *_members(fitted, data, names), *_controls(data)], data
-            ),
-            held_out=held_out_table(predictors, data),
-            size=at if supports_sizes(data.make(name)) else None,
-        )
+        choice = _first_as_good(held_out, data.observed_N)
+        if choice not in fitted:
+            fitted[choice] = data.fitted(choice)
+    regressors = list(held_out.values())
+    members = _members(fitted, data, names)
+    return Fit(
+        name=choice,
+        fitted=fitted[choice],
+        data=data,
+        report=report_table([*regressors, *members, *_controls(data)], data),
+        held_out=held_out_table(regressors, data),
+        size=at if supports_sizes(data.make(choice)) else None,
+    )
 
 
 def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
     """Return the first name whose error exceeds the lowest by at most a standard error."""
-    squares = {
-        name: (predictions.predicted_NQ[:, 0] - observed_N) ** 2
-        for name, predictions in held_out.items()
-    }
-    lowest_N = min(squares.values(), key=np.mean)
+    squares_N = {}
+    for name, predictions in held_out.items():
+        squares_N[name] = (predictions.predicted_NQ[:, 0] - observed_N) ** 2
+    lowest_N = min(squares_N.values(), key=np.mean)
 
-    def is_as_good(square_N: Array) -> bool:
-        excess_N = square_N - lowest_N
+    def is_as_good(name: str) -> bool:
+        excess_N = squares_N[name] - lowest_N
         return bool(excess_N.mean() <= excess_N.std(ddof=1) / np.sqrt(len(excess_N)))
 
-    return next(name for name, square_N in squares.items() if is_as_good(square_N))
+    return next(filter(is_as_good, squares_N))
 
 
 def _compete(
     name: str, data: FitData, steps: int, update: Update
 ) -> tuple[HeldOutPredictions, Predictor | None]:
     """Return held-out predictions, and the fit on all rows if `cross_fit` returned one."""
-    regressor, folds, fits = data.make(name), data.folds, iter(range(data.folds))
+    regressor = data.make(name)
     rows = data.rows(name, regressor)
+    fold_numbers = itertools.count(1)
 
-    def fitted(rows: Array, losses_NM: Array) -> Predictor:
+    def fit_fold(rows: Array, losses_NM: Array) -> Predictor:
         predictor = fit_regressor(name, data.make(name), rows, losses_NM)
-        update(steps + 1 + next(fits), name)
+        update(steps + next(fold_numbers), name)
         return predictor
 
-    crossed = regressor if supports(regressor, "cross_fit") else None
-    if crossed is None:
-        means_NM, stds_NM = out_of_fold(fitted, rows, data.losses_NM, data.fold_N)
-    else:
+    def update_share(share: float, part: str) -> None:
+        update(steps + data.folds * share, f"{name}: {part}")
+
+    fitted: Predictor | None = None
+    if supports(regressor, "cross_fit"):
         with named_errors(name, len(rows)):
-            means_NM, stds_NM = crossed.cross_fit(
-                rows,
-                data.losses_NM,
-                data.fold_N,
-                lambda share, part: update(steps + folds * share, f"{name}: {part}"),
-            )
-        update(steps + folds, name)
+            means_NM, stds_NM = regressor.cross_fit(rows, data.losses_NM, data.fold_N, update_share)
+        fitted = regressor
+        update(steps + data.folds, name)
+    else:
+        means_NM, stds_NM = out_of_fold(fit_fold, rows, data.losses_NM, data.fold_N)
     if not np.isfinite(means_NM).all():
         raise PluginError(
             f"regressor {name!r} predicts values that are not finite; leave it out of"
             " fit.regressors"
         )
     predicted_NQ = with_objective(data.objective, means_NM)
-    return HeldOutPredictions(name, "regressor", predicted_NQ, predicted_NQ, stds_NM), crossed
+    return HeldOutPredictions(name, "regressor", predicted_NQ, predicted_NQ, stds_NM), fitted
 
 
 def _members(
@@ -146,30 +147,32 @@ def _members(
     """Return the held-out predictions of members of combined regressors, for the report."""
     by_member: dict[str, HeldOutPredictions] = {}
     for predictor in fitted.values():
-        members = predictor.held_out_members if supports(predictor, "held_out_members") else {}
-        for name, means_NM in members.items():
-            predicted_NQ = with_objective(data.objective, means_NM)
-            by_member.setdefault(
-                name, HeldOutPredictions(name, "member", predicted_NQ, predicted_NQ)
-            )
-    return [member for name, member in by_member.items() if name not in names]
+        if not supports(predictor, "held_out_members"):
+            continue
+        for name, means_NM in predictor.held_out_members.items():
+            if name not in names and name not in by_member:
+                predicted_NQ = with_objective(data.objective, means_NM)
+                by_member[name] = HeldOutPredictions(name, "member", predicted_NQ, predicted_NQ)
+    return list(by_member.values())
 
 
 def _controls(data: FitData) -> list[HeldOutPredictions]:
     """Return the controls; with several sizes, for losses minus the mean of their size."""
-    losses_NM, group_N, objective = data.losses_NM, data.sizes.group_N, data.objective
+    losses_NM = data.losses_NM
+    group_N = data.sizes.group_N
     means_SM = np.stack([losses_NM[group_N == group].mean(axis=0) for group in np.unique(group_N)])
     level_NM = means_SM[group_N] - means_SM.mean(axis=0)
+    objective = data.objective
     domains = data.trials.domains
     results = controls(data.weights_ND, losses_NM - level_NM, data.fold_N, domains, objective)
     if len(means_SM) == 1:
         return results
-    return [
-        replace(
-            control, predicted_NQ=with_objective(objective, control.predicted_NQ[:, 1:] + level_NM)
-        )
-        for control in results
-    ]
+    levelled = []
+    for control in results:
+        predicted_NM = control.predicted_NQ[:, 1:] + level_NM
+        predicted_NQ = with_objective(objective, predicted_NM)
+        levelled.append(replace(control, predicted_NQ=predicted_NQ))
+    return levelled
 
 
 def fit_unit(
@@ -204,9 +207,13 @@ def prepared(
     if not trials.targets:
         raise TrialsError("the trials have no losses: no column loss/NAME")
     varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
-    pairs = list(zip(trials.targets, varies_M, strict=True))
-    names = [name for name, varies in pairs if varies or name in requested]
-    constant = [name for name in trials.targets if name not in names]
+    names: list[str] = []
+    constant: list[str] = []
+    for name, varies in zip(trials.targets, varies_M.tolist(), strict=True):
+        if varies or name in requested:
+            names.append(name)
+        else:
+            constant.append(name)
     if names and constant:
         note = f"left out {listed(constant)}: the same loss in every trial"
         trials = trials.with_targets(names).with_notes(note)
@@ -233,15 +240,15 @@ def fit_table(
             "regressors: expected a name, several names, or package.module:Class; got"
             f" {regressors!r}"
         )
-    default = FitConfig() if size is None else FitConfig(regressors=["scaling"])
-    if size is None and trials.phases is not None:
-        default = FitConfig(regressors=["phases", *default.regressors])
-    config = FitConfig(regressors=list(names)) if names else default
+    if names:
+        config = FitConfig(regressors=list(names))
+    else:
+        config = _default_config(trials, is_sized=size is not None)
     if size is not None and not isinstance(size, ModelSize):
         if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
             raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")
-        sizes = (size.get(name) for name in COLUMNS)
-        size = TrialSizes.of(trials.finished).shared(*sizes)
+        sizes = TrialSizes.of(trials.finished)
+        size = sizes.shared(size.get("parameters"), size.get("tokens"))
     repetition = None
     if inventory is not None:
         counts = read_inventory(inventory, trials.domains)
@@ -260,3 +267,12 @@ def fit_table(
             update=update,
         )
     return fitted if pilots is None else fitted.with_pilots(pilots)
+
+
+def _default_config(trials: Trials, *, is_sized: bool) -> FitConfig:
+    """Return the default regressors, for trials of stages or for a fit at a size too."""
+    if is_sized:
+        return FitConfig(regressors=["scaling"])
+    if trials.phases is not None:
+        return FitConfig(regressors=["phases", *FitConfig().regressors])
+    return FitConfig()

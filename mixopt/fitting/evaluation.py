@@ -58,49 +58,42 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
             f"the fit is in {unit}, but these losses are not; give their unit: mixopt import --unit"
             " (in Python: Trials.from_csv(..., unit=)), or fit again in their unit"
         )
-    test, objective = unseen.finished, fit.objective
+    test = unseen.finished
     targets = _shared_targets(fit, test)
     ours = [fit.targets.index(name) for name in targets]
     weights_ND = test.weights()[:, [test.domains.index(name) for name in fit.domains]]
-    shares = dict.fromkeys(targets, 1.0 / len(targets))
-    higher = tuple(name for name in objective.higher if name in targets)
-    mean = Objective(targets, "mean", shares, objective.unit, higher)
+    mean = _mean_objective(fit.objective, targets)
     observed_NQ = with_objective(mean, mean.losses(test.with_targets(targets)))
-    trials_KQ, held_out_KQ = (
-        with_objective(mean, values[:, ours])
-        for values in (fit.data.losses_NM, fit.errors.predicted_NM)
-    )
-    predicted_NQ, halves_NQ = _predicted(
-        fit, weights_ND, mean, ours, trials_KQ[:, 0] - held_out_KQ[:, 0]
-    )
+    trials_KQ = with_objective(mean, fit.data.losses_NM[:, ours])
+    held_out_KQ = with_objective(mean, fit.errors.predicted_NM[:, ours])
+    errors_K = trials_KQ[:, 0] - held_out_KQ[:, 0]
+    predicted_NQ, halves_NQ = _predicted(fit, weights_ND, mean, ours, errors_K)
     is_other = _is_other_scale(predicted_NQ[:, 1:], observed_NQ[:, 1:])
     ranks = _control_ranks(fit, weights_ND, mean, trials_KQ, observed_NQ)
-    seed, rows = fit.data.seed, []
+    rows = []
     for q in range(1 + len(targets)):
-        predicted_N = predicted_NQ[:, q]
-        observed_N = observed_NQ[:, q]
-        trials_K = trials_KQ[:, q]
-        spread = pooled_std(test.mixtures, observed_N)
-        if spread is None and not is_other and not fit.is_carried:
-            spread = pooled_std(fit.data.mixtures, trials_K)
-        pick = int(np.argmin(predicted_N))
-        covered_N = np.abs(observed_N - predicted_N) <= halves_NQ[:, q]
-        rows.append(
-            {
-                "spearman": spearman(predicted_N, observed_N),
-                **{name: spearman(ranks_NQ[:, q], observed_N) for name, ranks_NQ in ranks.items()},
-                "ceiling": None if spread is None else noise_ceiling(observed_N, spread, seed),
-                "rank": 1 + int((observed_N < observed_N[pick]).sum()),
-                "regret": float(observed_N[pick] - observed_N.min()),
-                "rmse": None if is_other else rmse(predicted_N, observed_N),
-                "coverage90": None if is_other else float(covered_N.mean()),
-            }
-        )
-    rows[0]["better_than_own_share"] = better = None
+        noise = pooled_std(test.mixtures, observed_NQ[:, q])
+        if noise is None and not is_other and not fit.is_carried:
+            noise = pooled_std(fit.data.mixtures, trials_KQ[:, q])
+        row = _ranking(predicted_NQ[:, q], observed_NQ[:, q])
+        for name, ranks_NQ in ranks.items():
+            row[name] = spearman(ranks_NQ[:, q], observed_NQ[:, q])
+        row["ceiling"] = None
+        if noise is not None:
+            row["ceiling"] = noise_ceiling(observed_NQ[:, q], noise, fit.data.seed)
+        row["rmse"] = None
+        row["coverage90"] = None
+        if not is_other:
+            covered_N = np.abs(observed_NQ[:, q] - predicted_NQ[:, q]) <= halves_NQ[:, q]
+            row["rmse"] = rmse(predicted_NQ[:, q], observed_NQ[:, q])
+            row["coverage90"] = float(covered_N.mean())
+        rows.append(row)
+    better = None
     if len(observed_NQ) >= MIN_RUNS:
-        scores = predicted_NQ[:, :1], ranks["own_share"][:, :1], observed_NQ[:, :1]
-        rows[0]["better_than_own_share"] = better = float(share_better(*scores, seed)[0])
-    by_target = dict(zip(targets, rows[1:], strict=True))
+        means_N1 = predicted_NQ[:, :1]
+        share_N1 = ranks["own_share"][:, :1]
+        better = float(share_better(means_N1, share_N1, observed_NQ[:, :1], fit.data.seed)[0])
+    rows[0]["better_than_own_share"] = better
     return {
         "regressor": fit.name,
         "runs": len(test),
@@ -108,19 +101,40 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
         "scale": "other" if is_other else "same",
         "mean_spearman": _mean_of(rows[1:], "spearman"),
         "mean_controls": {name: _mean_of(rows[1:], name) for name in CONTROLS},
-        "targets": by_target,
+        "targets": dict(zip(targets, rows[1:], strict=True)),
         "mean": rows[0],
         "notes": list(_notes(fit, test, is_other, better)),
     }
 
 
+def _mean_objective(objective: Objective, targets: tuple[str, ...]) -> Objective:
+    """Return the plain mean of some targets, in the unit and directions of an objective."""
+    return Objective(
+        evaluation=targets,
+        kind="mean",
+        weights=dict.fromkeys(targets, 1.0 / len(targets)),
+        unit=objective.unit,
+        higher=tuple(name for name in objective.higher if name in targets),
+    )
+
+
+def _ranking(predicted_N: Array, observed_N: Array) -> dict[str, Any]:
+    """Return the rank correlation, and rank and regret of the run with the best prediction."""
+    pick = int(np.argmin(predicted_N))
+    return {
+        "spearman": spearman(predicted_N, observed_N),
+        "rank": 1 + int((observed_N < observed_N[pick]).sum()),
+        "regret": float(observed_N[pick] - observed_N.min()),
+    }
+
+
 def _predicted(
-    fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
+    fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], errors_K: Array
 ) -> tuple[Array, Array]:
     """Return predictions and half widths of their intervals, shape (N, Q) each."""
     prediction = fit.predict_turned(weights_ND)
     predicted_NQ = with_objective(mean, prediction.losses_NM[:, ours])
-    half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
+    half_N = conformal_quantile(np.abs(errors_K)) * fit.reach.stretch(weights_ND)
     if fit.is_carried:
         overall = fit.predict_turned(weights_ND, replace(mean, evaluation=fit.targets))
         predicted_NQ[:, 0] = overall.objective_N
@@ -149,7 +163,8 @@ def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iter
     absent = [name for name in fit.targets if name not in test.targets]
     if absent:
         yield f"these runs have no losses on {', '.join(absent)}"
-    repeated = sum(mixture in set(fit.data.mixtures) for mixture in test.mixtures)
+    fitted = set(fit.data.mixtures)
+    repeated = sum(mixture in fitted for mixture in test.mixtures)
     if repeated:
         yield f"{repeated} of {len(test)} runs have a mixture that the fit has seen"
     if is_other:
@@ -166,9 +181,9 @@ def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iter
 
 def _shared_targets(fit: Fit, unseen: Trials) -> tuple[str, ...]:
     """Return the common targets, in the fit's order."""
-    odd = sorted(set(unseen.domains) ^ set(fit.domains))
-    if odd:
-        raise TrialsError(f"domain {odd[0]!r} is not in both the table and the fit")
+    not_in_both = sorted(set(unseen.domains) ^ set(fit.domains))
+    if not_in_both:
+        raise TrialsError(f"domain {not_in_both[0]!r} is not in both the table and the fit")
     targets = tuple(name for name in fit.targets if name in unseen.targets)
     if not targets:
         raise TrialsError(f"the table has none of the fit's targets: {', '.join(fit.targets)}")
@@ -185,11 +200,9 @@ def _is_other_scale(predicted_NM: Array, observed_NM: Array) -> bool:
     slopes_M = (deviations_NM * observed_NM).sum(axis=0) / squares_M
     residual_NM = observed_NM - observed_NM.mean(axis=0) - slopes_M * deviations_NM
     residual_NM /= np.maximum(1.0 - 1.0 / len(predicted_NM) - deviations_NM**2 / squares_M, 1e-9)
-    plain_M, lined_M = (
-        np.sqrt((errors_NM**2).mean(axis=0))
-        for errors_NM in (observed_NM - predicted_NM, residual_NM)
-    )
-    return bool((lined_M < MAX_REMAINING * plain_M).mean() > 0.5)
+    plain_rmse_M = np.sqrt(((observed_NM - predicted_NM) ** 2).mean(axis=0))
+    line_rmse_M = np.sqrt((residual_NM**2).mean(axis=0))
+    return bool((line_rmse_M < MAX_REMAINING * plain_rmse_M).mean() > 0.5)
 
 
 def _mean_of(rows: Sequence[dict[str, Any]], column: str) -> float | None:

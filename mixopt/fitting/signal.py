@@ -50,8 +50,14 @@ from mixopt.trials import Noise, Readiness, State, noise_of_trials, readiness_of
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
 
-EQUAL = math.sqrt(0.5)  # maximum correlation with observations that are half noise
+# Maximum rank correlation with observations that are half noise.
+HALF_NOISE_CORRELATION = math.sqrt(0.5)
 OWN_SHARE = "own_share"  # name of a control and of a regressor
+STATES = ("ready", "weak", "noise")
+VERDICT_TEXTS = {
+    "only the ends": "only at the ends: the best are told from the worst, neighbours are not",
+    "not at all": "not at all: held-out trials are in no order that a regressor predicts",
+}
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,17 @@ class LossReadiness:
         """`ready`, `weak` or `noise`; from the rank correlation alone without replicates."""
         state = self.of_trials.state
         if state == "unknown":
-            low = self.spearman_low
-            if low is None or low <= 0:
-                return "noise"
-            state = "ready" if low >= EQUAL else "weak"
-        return "weak" if state == "ready" and self._is_beaten else state
+            state = self._state_by_rank
+        if state == "ready" and self._is_beaten:
+            return "weak"
+        return state
+
+    @property
+    def _state_by_rank(self) -> State:
+        low = self.spearman_low
+        if low is None or low <= 0:
+            return "noise"
+        return "ready" if low >= HALF_NOISE_CORRELATION else "weak"
 
     @property
     def noise_share(self) -> float | None:
@@ -112,12 +124,15 @@ class LossReadiness:
 
         Trials that answer the same questions differ by less than the binomial error.
         """
-        of = self.of_trials
-        if of.spread <= 0 or (of.noise is None and self.item_error is None):
+        spread = self.of_trials.spread
+        noise = self.of_trials.noise
+        if spread <= 0:
             return None
-        if of.noise is not None:
-            return min((of.noise / of.spread) ** 2, 1.0)
-        return min(((self.item_error or 0.0) / of.spread) ** 2, 1.0 - self.followed)
+        if noise is not None:
+            return min((noise / spread) ** 2, 1.0)
+        if self.item_error is not None:
+            return min((self.item_error / spread) ** 2, 1.0 - self.followed)
+        return None
 
     @property
     def power(self) -> ArmPower | None:
@@ -134,7 +149,7 @@ class LossReadiness:
         low = self.spearman_low
         if low is None or low <= 0:
             return "not at all"
-        return "ranked" if low >= EQUAL else "only the ends"
+        return "ranked" if low >= HALF_NOISE_CORRELATION else "only the ends"
 
     @property
     def adds_nothing(self) -> bool:
@@ -150,7 +165,7 @@ class LossReadiness:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
-        name, best = self.control or (None, None)
+        control, control_spearman = self.control or (None, None)
         return {
             **self.of_trials.to_json(),
             "state": self.state,
@@ -158,8 +173,8 @@ class LossReadiness:
             "spearman": self.spearman,
             "spearman_low": self.spearman_low,
             "ceiling": self.ceiling,
-            "control": name,
-            "control_spearman": best,
+            "control": control,
+            "control_spearman": control_spearman,
             "domains": dict(self.domains),
             "followed": self.followed,
             "item_error": self.item_error,
@@ -172,19 +187,13 @@ class LossReadiness:
     @property
     def _is_beaten(self) -> bool:
         """Whether the regressor ranks nothing, or a control ranks significantly better."""
-        if self.spearman is None or self.control is None:
-            return self.spearman is None
-        difference = fisher(self.control[1]) - fisher(self.spearman)
-        return self.mixtures > 3 and difference > NORMAL_QUANTILE * fisher_error(
-            self.spearman, self.mixtures
-        )
-
-
-STATES = ("ready", "weak", "noise")
-WORDS = {
-    "only the ends": "only at the ends: the best are told from the worst, neighbours are not",
-    "not at all": "not at all: held-out trials are in no order that a regressor predicts",
-}
+        if self.spearman is None:
+            return True
+        if self.control is None or self.mixtures <= 3:
+            return False
+        _, control_spearman = self.control
+        difference = fisher(control_spearman) - fisher(self.spearman)
+        return difference > NORMAL_QUANTILE * fisher_error(self.spearman, self.mixtures)
 
 
 @dataclass(frozen=True)
@@ -213,14 +222,15 @@ class FitReadiness:
 
     def lines(self, directory: str) -> Iterator[str]:
         """Yield a summary in a line or two, and the command that shows all figures."""
-        show = f"mixopt status {directory} --readiness"
-        counts = ", ".join(f"{len(self.named(s))} {s}" for s in STATES if self.named(s))
-        alone = "" if self.noise.trials else " (without replicates, from held-out folds alone)"
-        yield f"readiness of the losses: {counts}{alone}: {show}"
+        counts = [f"{len(self.named(state))} {state}" for state in STATES if self.named(state)]
+        source = "" if self.noise.trials else " (without replicates, from held-out folds alone)"
+        command = f"mixopt status {directory} --readiness"
+        yield f"readiness of the losses: {', '.join(counts)}{source}: {command}"
         if self.left_out:
             yield f"left out of the objective as noise: {grouped_names(self.left_out)}"
         if self.objective.verdict != "ranked":
-            yield f"by the objective the mixtures are ranked {WORDS[self.objective.verdict]}"
+            text = VERDICT_TEXTS[self.objective.verdict]
+            yield f"by the objective the mixtures are ranked {text}"
         if self.objective.adds_nothing:
             yield (
                 "the fit adds nothing to a domain's own share in ranking held-out trials:"
@@ -269,43 +279,89 @@ class FitReadiness:
 
 def readiness(fit: Fit) -> FitReadiness:
     """Return the readiness of each loss of a fit, and of its objective."""
-    objective, data = fit.objective, fit.data
-    mixtures = len(set(data.mixtures))
-    ranks, ceilings = _spearman(fit.report, fit.name), _spearman(fit.report, CEILING)
-    best = _best_controls(fit.report)
-    predicted_NM = fit.errors.predicted_NM
-    error_NM = objective.item_errors(data.losses_NM)
-    predicted_NQ = with_objective(objective, predicted_NM)
-    of_objective_NP = np.nan_to_num(error_NM) ** 2 @ objective.pieces().T ** 2
-    errors_NQ = np.column_stack([np.sqrt(of_objective_NP.max(axis=1)), error_NM])
-    better = _better_than_own_share(fit, predicted_NQ)
-    rows = []
-    for column, name in enumerate((OBJECTIVE, *fit.targets)):
-        observed_N = data.observed_NQ[:, column]
-        (of_trials,) = readiness_of(
-            fit.trials, observed_N[:, None], ["the objective" if not column else name]
-        )
-        error = float(np.sqrt((errors_NQ[:, column] ** 2).mean()))
-        rows.append(
-            LossReadiness(
-                of_trials,
-                objective.weights.get(name, 0.0) if column else 1.0,
-                mixtures,
-                ranks.get(name),
-                ceilings.get(name),
-                best.get(name),
-                _of_domains(fit, name, observed_N),
-                _explained(observed_N, predicted_NQ[:, column], data.sizes.group_N),
-                error if error > 0 else None,
-                None if better is None else float(better[column]),
-            )
-        )
-    overall, *losses = rows
-    result = FitReadiness(noise_of(fit), overall, tuple(losses), objective.left_out)
-    if data.sizes.count > 1 or fit.is_carried:
+    evidence = _Evidence.of(fit)
+    result = FitReadiness(
+        noise=noise_of(fit),
+        objective=_readiness_of(fit, 0, evidence),
+        losses=tuple(_readiness_of(fit, 1 + m, evidence) for m in range(len(fit.targets))),
+        left_out=fit.objective.left_out,
+    )
+    if fit.data.sizes.count > 1 or fit.is_carried:
         return result
-    scored = factors(objective, data.losses_NM, predicted_NM)
-    return replace(result, factors=scored, offers=offers(fit, predicted_NM))
+    predicted_NM = fit.errors.predicted_NM
+    return replace(
+        result,
+        factors=factors(fit.objective, fit.data.losses_NM, predicted_NM),
+        offers=offers(fit, predicted_NM),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """Held-out evidence on the objective and the losses of a fit, by target or column.
+
+    Attributes:
+        ranks: Rank correlations of the chosen regressor.
+        ceilings: Noise ceilings.
+        controls: The best control and its rank correlation.
+        predicted_NQ: Held-out predictions.
+        item_errors_Q: Binomial standard deviations, 0 without questions.
+        better_Q: Share of resamples in which the fit ranks better than own share.
+    """
+
+    ranks: dict[str, float | None]
+    ceilings: dict[str, float | None]
+    controls: dict[str, tuple[str, float]]
+    predicted_NQ: Array
+    item_errors_Q: Array
+    better_Q: Array | None
+
+    @classmethod
+    def of(cls, fit: Fit) -> _Evidence:
+        """Collect the evidence of a fit."""
+        predicted_NQ = with_objective(fit.objective, fit.errors.predicted_NM)
+        return cls(
+            ranks=_spearman(fit.report, fit.name),
+            ceilings=_spearman(fit.report, CEILING),
+            controls=_best_controls(fit.report),
+            predicted_NQ=predicted_NQ,
+            item_errors_Q=_item_errors(fit),
+            better_Q=_better_than_own_share(fit, predicted_NQ),
+        )
+
+
+def _readiness_of(fit: Fit, column: int, evidence: _Evidence) -> LossReadiness:
+    """Return the readiness of the objective (column 0) or of a loss."""
+    is_objective = column == 0
+    name = OBJECTIVE if is_objective else fit.targets[column - 1]
+    observed_N = fit.data.observed_NQ[:, column]
+    predicted_N = evidence.predicted_NQ[:, column]
+    shown_name = "the objective" if is_objective else name
+    (of_trials,) = readiness_of(fit.trials, observed_N[:, None], [shown_name])
+    item_error = float(evidence.item_errors_Q[column])
+    better = None
+    if evidence.better_Q is not None:
+        better = float(evidence.better_Q[column])
+    return LossReadiness(
+        of_trials=of_trials,
+        weight=1.0 if is_objective else fit.objective.weights.get(name, 0.0),
+        mixtures=len(set(fit.data.mixtures)),
+        spearman=evidence.ranks.get(name),
+        ceiling=evidence.ceilings.get(name),
+        control=evidence.controls.get(name),
+        domains=_of_domains(fit, name, observed_N),
+        followed=_explained(observed_N, predicted_N, fit.data.sizes.group_N),
+        item_error=item_error if item_error > 0 else None,
+        better=better,
+    )
+
+
+def _item_errors(fit: Fit) -> Array:
+    """Return the binomial standard deviation of the objective and of each loss, shape (Q,)."""
+    errors_NM = fit.objective.item_errors(fit.data.losses_NM)
+    variances_NP = np.nan_to_num(errors_NM) ** 2 @ fit.objective.pieces().T ** 2
+    errors_NQ = np.column_stack([np.sqrt(variances_NP.max(axis=1)), errors_NM])
+    return np.array([np.sqrt((errors_N**2).mean()) for errors_N in errors_NQ.T])
 
 
 def noise_of(fit: Fit) -> Noise:
@@ -341,9 +397,13 @@ def _better_than_own_share(fit: Fit, predicted_NQ: Array) -> Array | None:
     data = fit.data
     if data.sizes.count > 1 or fit.name == OWN_SHARE:
         return None
-    own_share, *_ = controls(
-        data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective
-    )
+    by_name = {
+        control.name: control
+        for control in controls(
+            data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective
+        )
+    }
+    own_share = by_name[OWN_SHARE]
     assert own_share.ranks_NQ is not None
     return share_better(predicted_NQ, own_share.ranks_NQ, data.observed_NQ, data.seed)
 
@@ -365,8 +425,8 @@ def _of_domains(fit: Fit, name: str, values_N: Array) -> dict[str, float]:
     by_domain = {}
     for column, domain in enumerate(fit.targets):
         if domain in fit.domains and domain != name:
-            group_N, losses_N = fit.data.sizes.group_N, fit.data.losses_NM[:, column]
-            rank = spearman_within(values_N, losses_N, group_N)
+            losses_N = fit.data.losses_NM[:, column]
+            rank = spearman_within(values_N, losses_N, fit.data.sizes.group_N)
             if rank is not None:
                 by_domain[domain] = rank
     return by_domain
