@@ -1,3 +1,7 @@
+from .constraints_section import (
+    ConstraintsConfig as ConstraintsConfig,
+    RadiusConfig as RadiusConfig,
+)
 from .corpus_section import (
     WHERE as WHERE,
     CorpusConfig as CorpusConfig,
@@ -6,7 +10,6 @@ from .corpus_section import (
     SourceConfig as SourceConfig,
     Sources as Sources,
     absent_texts as absent_texts,
-    read_inventory as read_inventory,
     source_urls as source_urls,
     unusable_names as unusable_names,
     url_faults as url_faults,
@@ -18,18 +21,19 @@ from .experiment import (
     TrackingConfig as TrackingConfig,
     experiment_urls as experiment_urls,
     is_recipe as is_recipe,
-    load_config as load_config,
     plugins_named as plugins_named,
+)
+from .inventory import read_inventory as read_inventory
+from .load_experiment import (
+    load_config as load_config,
     read_constraints as read_constraints,
     read_objective as read_objective,
 )
 from .mixture_sections import (
     Anchor as Anchor,
     AnnealsConfig as AnnealsConfig,
-    ConstraintsConfig as ConstraintsConfig,
     DesignConfig as DesignConfig,
     ProposeConfig as ProposeConfig,
-    RadiusConfig as RadiusConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
 )

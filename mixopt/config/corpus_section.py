@@ -1,12 +1,12 @@
 """The section `corpus:`: domains, the sources of their documents, and their sizes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.domain_tree import flat_domains
+from mixopt.config.inventory import SizeConfig, read_sizes
 from mixopt.config.sections import (
     FILES,
     Above,
@@ -16,14 +16,11 @@ from mixopt.config.sections import (
     Positive,
     Section,
     Weight,
-    checked,
     from_file,
-    given_content,
-    one_given,
     optional,
     share_fault,
 )
-from mixopt.errors import ConfigError, MixoptError, did_you_mean
+from mixopt.errors import MixoptError
 from mixopt.system import is_url, path_fault, shown_value, under_folder, url_fault, without_secrets
 
 TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
@@ -32,9 +29,15 @@ TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 _RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # files of the corpus itself
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
-    "environment", "name", "data_files", "split", "streaming", "column", "by",
+    "environment",
+    "name",
+    "data_files",
+    "split",
+    "streaming",
+    "column",
+    "by",
     "max_bytes",
-)  # fmt: skip
+)
 _OF_TOKENS = ("dtype", "document_end", "max_tokens")
 _UNUSED = {
     ("megatron", "document_end"): "its index contains document ends",
@@ -89,7 +92,9 @@ class SourceConfig(Section):
     @property
     def cell(self) -> dict[str, str]:
         """The required values of a row by column, if the source is a part of its files."""
-        return self.by if isinstance(self.by, dict) else {}
+        if not isinstance(self.by, dict):
+            return {}
+        return self.by
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -122,9 +127,11 @@ class SourceConfig(Section):
             return self
         moved: dict[str, Any] = {}
         for name in ("data_files", "validation"):
-            files = [under_folder(root, file) for file in _listed(getattr(self, name))]
-            is_list = isinstance(getattr(self, name), list)
-            moved[name] = files if is_list else next(iter(files), None)
+            files = getattr(self, name)
+            if isinstance(files, str):
+                moved[name] = under_folder(root, files)
+            elif files is not None:
+                moved[name] = [under_folder(root, file) for file in files]
         return self.model_copy(update=moved)
 
     @model_validator(mode="after")
@@ -145,21 +152,33 @@ class SourceConfig(Section):
 
 def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
     """Return an error for a field of a source that has no effect or is missing; None: no fault."""
-    wrong = next((n for n in (_OF_TEXT if format else _OF_TOKENS) if n in stated), None)
-    if format is None:
-        fault = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
-        return wrong and fault
-    unused = next((key for key in _UNUSED if key[0] == format and key[1] in stated), None)
-    if wrong is not None:
-        return f"{wrong}: applies to text, but format: {format} is tokens; leave it out"
+    return _text_fault(stated) if format is None else _tokens_fault(format, stated)
+
+
+def _text_fault(stated: Sequence[str]) -> str | None:
+    for name in _OF_TOKENS:
+        if name in stated:
+            hint = "name a format, as format: megatron"
+            return f"{name}: applies to tokens, but this is text; {hint}"
+    return None
+
+
+def _tokens_fault(format: TokenFormat, stated: Sequence[str]) -> str | None:
+    for name in _OF_TEXT:
+        if name in stated:
+            return f"{name}: applies to text, but format: {format} is tokens; leave it out"
     if "path" not in stated:
         return f"path: is missing; name the files in format: {format}"
-    if unused:
-        why = f"format: {format} does not use it, because {_UNUSED[unused]}"
-        return f"{unused[1]}: {why}; leave it out"
+    for name in _OF_TOKENS:
+        reason = _UNUSED.get((format, name))
+        if name in stated and reason is not None:
+            why = f"format: {format} does not use it, because {reason}"
+            return f"{name}: {why}; leave it out"
     if format == "raw" and "dtype" not in stated:
         return f"dtype: format: {format} does not state the token type; give uint16 or uint32"
-    return "bytes: is a size of text; state tokens instead" if "bytes" in stated else None
+    if "bytes" in stated:
+        return "bytes: is a size of text; state tokens instead"
+    return None
 
 
 class MixedConfig(Section):
@@ -248,16 +267,21 @@ class CorpusConfig(Section):
         """Copy sizes from the file, so that the resolved configuration does not need it."""
         if self.inventory is None:
             return self
-        fault = url_fault(self.inventory) if is_url(self.inventory) else None
+        fault = None
         if not (info.context or {}).get(FILES, True):
             fault = "a recorded configuration contains the sizes; state them by domain"
+        elif is_url(self.inventory):
+            fault = url_fault(self.inventory)
         if fault is not None:
             raise ValueError(f"inventory: {without_secrets(self.inventory)}: {fault}")
         try:
-            where, sizes = _sizes(self.inventory, self.domains)
+            where, sizes = read_sizes(self.inventory, self.domains)
         except MixoptError as error:
             raise ValueError(str(error)) from error
-        domains = {n: _with_size(n, d, sizes.get(n), where) for n, d in self.domains.items()}
+        domains = {
+            name: _with_size(name, domain, sizes.get(name), where)
+            for name, domain in self.domains.items()
+        }
         object.__setattr__(self, "domains", domains)
         object.__setattr__(self, "inventory", None)
         return self
@@ -265,19 +289,27 @@ class CorpusConfig(Section):
     @property
     def mixed(self) -> dict[str, MixedConfig]:
         """The mixed domains."""
-        return {name: d.mixed for name, d in self.domains.items() if d.mixed is not None}
+        return {
+            name: domain.mixed for name, domain in self.domains.items() if domain.mixed is not None
+        }
 
     @property
     def parts(self) -> dict[str, SourceConfig]:
         """The parts of mixed domains; each is also an evaluation target."""
-        return {name: part for mixed in self.mixed.values() for name, part in mixed.domains.items()}
+        parts: dict[str, SourceConfig] = {}
+        for mixed in self.mixed.values():
+            parts |= mixed.domains
+        return parts
 
     @property
     def sources(self) -> dict[str, SourceConfig]:
         """All sources to read: the domains, with mixed domains replaced by their parts."""
         sources: dict[str, SourceConfig] = {}
         for name, domain in self.domains.items():
-            sources |= {name: domain} if domain.mixed is None else domain.mixed.domains
+            if domain.mixed is None:
+                sources[name] = domain
+            else:
+                sources |= domain.mixed.domains
         return sources
 
 
@@ -288,7 +320,9 @@ Places = Mapping[Location, Sources]  # sources by the field of their section
 def absent_texts(places: Places) -> Iterable[Location]:
     """Yield the fields of sources without text."""
     for place, sources in places.items():
-        yield from ((*place, name) for name, source in sources.items() if not source.has_text)
+        for name, source in sources.items():
+            if not source.has_text:
+                yield (*place, name)
 
 
 def source_urls(places: Places) -> Iterable[tuple[Location, str]]:
@@ -324,9 +358,9 @@ def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fau
     owners: dict[str, str] = {}
     for place, owner, names in places:
         for name in names:
-            first, _, inner = str(name).partition("/")
-            is_reserved = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
-            fault = "the corpus uses a file of this name" if is_reserved else path_fault(name)
+            fault = path_fault(name)
+            if _is_reserved(str(name)):
+                fault = "the corpus uses a file of this name"
             if fault is not None:
                 message = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
                 yield (*place, name), message
@@ -335,57 +369,9 @@ def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fau
             owners[name] = owner
 
 
-class SizeConfig(Section):
-    """The size of a domain in a file of sizes: exactly one of the two."""
-
-    tokens: Positive | None = None
-    bytes: Positive | None = None
-
-    def model_post_init(self, _: object) -> None:
-        """Raise unless exactly one field is given."""
-        one_given(self, "tokens", "bytes")
-
-
-def read_inventory(
-    source: str | Path | Mapping[str, Any],
-    domains: Sequence[str],
-    *,
-    tokens_per_byte: Mapping[str, float] | None = None,
-) -> dict[str, int]:
-    """Return the distinct tokens of each domain, in the order of `domains`."""
-    where, sizes = _sizes(source, domains)
-    rates, by_domain = tokens_per_byte or {}, dict[str, int]()
-    for name in domains:
-        if name not in sizes:
-            raise ConfigError(f"{where}: domain {name!r} is missing; state its tokens")
-        size = sizes[name]
-        if size.bytes is not None and name not in rates:
-            raise ConfigError(
-                f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
-                "text, but there is none; state tokens"
-            )
-        by_domain[name] = size.tokens or round((size.bytes or 0) * rates[name])
-    return by_domain
-
-
-def _sizes(
-    source: str | Path | Mapping[str, Any], domains: Iterable[str]
-) -> tuple[str, dict[str, SizeConfig]]:
-    """Return the name of a source of sizes for errors, and the size of each listed domain."""
-    content, where = given_content("inventory", source)
-    if not isinstance(content, Mapping):
-        raise ConfigError(
-            f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"
-        )
-    domain_names, sizes = list(domains), dict[str, SizeConfig]()
-    for name, value in content.items():
-        if name not in domain_names:
-            raise ConfigError(
-                f"{where}: unknown domain {name!r}{did_you_mean(str(name), domain_names)}"
-            )
-        fields = value if isinstance(value, Mapping) else {"tokens": value}
-        sizes[name] = checked(SizeConfig, fields, f"{where}: {name}")
-    return where, sizes
+def _is_reserved(name: str) -> bool:
+    first, *inner = name.split("/")
+    return first in _RESERVED or "train" in inner or "validation" in inner
 
 
 def _with_size(name: str, source: DomainConfig, size: SizeConfig | None, where: str) -> Any:
@@ -424,4 +410,6 @@ def size_faults(corpus: CorpusConfig, evaluation: Sources) -> Iterable[Fault]:
 
 
 def _listed(value: str | list[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value or ())

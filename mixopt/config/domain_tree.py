@@ -17,6 +17,7 @@ from mixopt.system import is_url, local_path, name_fault, shown_value, tree_faul
 
 _TABLES = {".parquet": "scan_parquet", ".jsonl": "scan_ndjson", ".csv": "scan_csv"}
 MAX_CELLS = 10_000
+MAX_REASON = 200  # characters of an error of Polars
 
 
 def flat_domains(content: Any, info: ValidationInfo, fields: Collection[str]) -> Any:
@@ -32,12 +33,12 @@ def flat_domains(content: Any, info: ValidationInfo, fields: Collection[str]) ->
     flat: dict[str, Any] = {}
     for name, value in content.items():
         _add(flat, str(name), value, fields)
-    root, reads = info.data.get("root"), (info.context or {}).get(FILES, True)
+    may_read = (info.context or {}).get(FILES, True)
     for name, value in list(flat.items()):
         if isinstance(value, Mapping) and isinstance(value.get("by"), list):
-            if not reads:
+            if not may_read:
                 raise ValueError(f"{name}.by: a recorded configuration must list the cells")
-            flat |= _cells(name, flat.pop(name), root)
+            flat |= _cells(name, flat.pop(name), info.data.get("root"))
     clash = tree_fault(flat)
     if clash is not None:
         raise ValueError(f"{clash[0]!r} is a domain and the branch of {clash[1]!r}; rename one")
@@ -47,15 +48,17 @@ def flat_domains(content: Any, info: ValidationInfo, fields: Collection[str]) ->
 def _add(flat: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
     inner = value if isinstance(value, Mapping) else {}
     stated = [name for name in inner if name in fields]
-    parts = {n: part for n, part in inner.items() if n not in fields and isinstance(part, Mapping)}
+    parts = [
+        name for name, part in inner.items() if name not in fields and isinstance(part, Mapping)
+    ]
     if stated and parts:
         raise ValueError(
-            f"{path!r} is a domain (it has {stated[0]!r}) and a branch (of {next(iter(parts))!r});"
+            f"{path!r} is a domain (it has {stated[0]!r}) and a branch (of {parts[0]!r});"
             " move its own text to a named domain below it"
         )
     if parts and len(parts) == len(inner):
-        for name, part in parts.items():
-            _add(flat, f"{path}/{name}", part, fields)
+        for name in parts:
+            _add(flat, f"{path}/{name}", inner[name], fields)
     elif path in flat:
         raise ValueError(f"domain {path!r} is given twice")
     else:
@@ -72,15 +75,19 @@ def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str
     for file in _tables(branch, source, root):
         values |= _values(branch, file, columns)
     for cell in sorted(values):
-        fault = next((f"{shown_value(v)}: {f}" for v in cell if (f := name_fault(v))), None)
-        if fault is not None:
-            raise ValueError(f"{branch}.by: a value cannot be part of a name: {fault}")
+        for value in cell:
+            fault = name_fault(value)
+            if fault:
+                raise ValueError(
+                    f"{branch}.by: a value cannot be part of a name: {shown_value(value)}: {fault}"
+                )
     if len(values) > MAX_CELLS:
         raise ValueError(f"{branch}.by: {len(values)} cells; the maximum is {MAX_CELLS}")
-    return {
-        "/".join((branch, *cell)): {**source, "by": dict(zip(columns, cell, strict=True))}
-        for cell in sorted(values)
-    }
+    domains: dict[str, Any] = {}
+    for cell in sorted(values):
+        path = "/".join((branch, *cell))
+        domains[path] = {**source, "by": dict(zip(columns, cell, strict=True))}
+    return domains
 
 
 def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Path]:
@@ -115,7 +122,8 @@ def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]
                 raise ValueError(f"{branch}.by: {file}: no column {name!r}{near}")
         rows = table.select(pl.col(columns).cast(pl.String)).unique().collect().rows()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{branch}.by: {file}: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:MAX_REASON]
+        raise ValueError(f"{branch}.by: {file}: {reason}") from error
     for place, name in enumerate(columns):
         if not all(row[place] and row[place].strip() for row in rows):
             raise ValueError(

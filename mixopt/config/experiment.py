@@ -1,57 +1,21 @@
-"""The YAML file of an experiment as checked values: its sections, and checks across sections."""
+"""An experiment as checked values: `Config` and its sections."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mixopt.baselines import CONTROL
-from mixopt.config.corpus_section import (
-    WHERE,
-    CorpusConfig,
-    SourceConfig,
-    absent_texts,
-    size_faults,
-    source_urls,
-    unusable_names,
-    url_faults,
-)
-from mixopt.config.mixture_sections import (
-    AnnealsConfig,
-    ConstraintsConfig,
-    DesignConfig,
-    ProposeConfig,
-    ValidateConfig,
-)
-from mixopt.config.objective_section import (
-    KIND,
-    ObjectiveConfig,
-    TasksConfig,
-    chosen_losses,
-    mixed_units,
-    objective_faults,
-    with_tasks,
-)
-from mixopt.config.sections import (
-    Count,
-    Duration,
-    Fault,
-    Location,
-    Positive,
-    Section,
-    checked,
-    given_content,
-    optional,
-    pattern_faults,
-    read_sections,
-    share_fault,
-)
-from mixopt.errors import did_you_mean
-from mixopt.system import PluginKind, ServerUri, is_url, name_fault, plugin_names, shown_value
+from mixopt.config.constraints_section import ConstraintsConfig
+from mixopt.config.corpus_section import CorpusConfig, SourceConfig, source_urls
+from mixopt.config.mixture_sections import DesignConfig, ProposeConfig, ValidateConfig
+from mixopt.config.objective_section import ObjectiveConfig, TasksConfig, with_tasks
+from mixopt.config.sections import Count, Duration, Location, Positive, Section, optional
+from mixopt.system import PluginKind, ServerUri, is_url
 
-COMMAND, CONTINUED = "command", "continued"
-_FROM_RANDOM_WEIGHTS = ("decoder", "ngram", COMMAND)  # proxies that take no checkpoint
+COMMAND = "command"  # proxy of a user's own trainer
+CONTINUED = "continued"  # proxy that starts from a checkpoint
+DOMAINS: Location = ("corpus", "domains")
 
 
 class CommandFields(Section):
@@ -126,8 +90,10 @@ class ProxyConfig(CommandFields):
         options = self.options | self.command_fields
         if self.start is not None:
             path = Path(self.start).expanduser()
-            is_name = is_url(self.start) or not path.exists()  # a name on the hub stays
-            options["start"] = self.start if is_name else str(path.absolute())
+            if not is_url(self.start) and path.exists():
+                options["start"] = str(path.absolute())
+            else:  # a name on the hub
+                options["start"] = self.start
         return options
 
 
@@ -221,8 +187,10 @@ class Config(Section):
     @property
     def losses(self) -> tuple[str, ...]:
         """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
-        tasks = () if self.tasks is None else self.tasks.columns()
-        return (*self.corpus.domains, *self.targets, *tasks)
+        losses = (*self.corpus.domains, *self.targets)
+        if self.tasks is not None:
+            losses += tuple(self.tasks.columns())
+        return losses
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -240,37 +208,6 @@ class Config(Section):
         return self.validation.tokens or 2 * self.proxy.tokens
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool = True) -> Config:
-    """Read, override and check the file of an experiment.
-
-    Args:
-        path: YAML.
-        overrides: `section.field=value`, replacing values of the file.
-        trust: Whether its author is trusted; otherwise no file or code that it names is read.
-
-    Raises:
-        ConfigError: A line with the file, the field, the value and the fix.
-    """
-    config = read_sections(
-        path, Config, overrides, example="'corpus:' and 'objective:'", faults=_faults, files=trust
-    )
-    if config.proxy.folder is not None:  # relative to the file, not to the working directory
-        folder = Path(path).resolve().parent.joinpath(Path(config.proxy.folder).expanduser())
-        proxy = config.proxy.model_copy(update={"folder": str(folder)})
-        config = config.model_copy(update={"proxy": proxy})
-    return config
-
-
-def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
-    """Return constraints as checked values, from a file or from plain values."""
-    return checked(ConstraintsConfig, *given_content("constraints", source))
-
-
-def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
-    """Return an objective as checked values, from a file or from plain values."""
-    return checked(ObjectiveConfig, *given_content("objective", source))
-
-
 def plugins_named(config: Config) -> Iterable[tuple[Location | str, PluginKind, str]]:
     """Yield the plug-ins that a configuration names: field, kind and name."""
     yield "proxy.name", "proxy", config.proxy.name
@@ -283,190 +220,14 @@ def plugins_named(config: Config) -> Iterable[tuple[Location | str, PluginKind, 
 
 def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     """Yield each store URL that an experiment reads, with its field."""
-    corpus, tasks = config.corpus, config.tasks
-    places: dict[Location, str | None] = {
-        ("corpus", name): getattr(corpus, name) for name in ("root", "prepared")
-    }
-    if tasks is not None:
-        places |= {("tasks", "sets", name, "path"): tasks.path(name) for name in tasks.sets}
-    yield from ((place, str(path)) for place, path in places.items() if is_url(path))
-    yield from source_urls({_DOMAINS: corpus.sources, ("evaluation",): config.evaluation})
-
-
-_DOMAINS: Location = ("corpus", "domains")
-
-
-def _faults(config: Config) -> Iterable[Fault]:
-    """Yield faults across sections that are valid on their own."""
-    corpus, anneals = config.corpus, config.design.anneals
-    yield from unusable_names(corpus, config.evaluation)
-    yield from url_faults(experiment_urls(config))
-    yield from _objective_faults(config)
-    yield from _pattern_faults(config)
-    yield from size_faults(corpus, config.evaluation)
-    for location, kind, name in plugins_named(config):
-        if ":" not in name and name not in (names := plugin_names(kind)):
-            yield location, f"unknown {kind} {name!r}{did_you_mean(name, names)}"
-    yield from _command_faults(config.proxy, [*corpus.domains, *config.targets])
-    yield from _start_faults(config)
-    yield from _text_faults(config)
-    yield from _epoch_faults(config)
-    if CONTROL in config.validation.baselines and anneals is None:
-        yield "validate.baselines", f"{CONTROL!r} exists only with design.method: anneals"
-    for name, weights in config.validation.baselines.items():
-        fault = None if weights is None else share_fault(weights, corpus.domains)
-        if fault is not None:
-            yield ("validate", "baselines", name), fault
-    yield from _design_faults(config)
-    if anneals is not None:
-        yield from _anneal_faults(anneals, list(corpus.domains))
-
-
-def _design_faults(config: Config) -> Iterable[Fault]:
-    proxy, names = config.proxy, list(config.corpus.domains)
-    if config.design.phases is not None:
-        if proxy.name == "ngram":
-            yield "proxy.name", "ngram ignores the order of its text; remove design.phases"
-        if tool := proxy.mixture_format:
-            yield "proxy.mixture_format", f"{tool} writes a single mixture; remove design.phases"
-        if config.sweep.stop is not None:
-            yield "sweep.stop", "a stopped trial lacks the last of its design.phases; leave it out"
-    elif config.design.anneals is not None and config.sweep.stop is not None:
-        yield "sweep.stop", "anneals all train to the end; leave it out"
-    if config.design.stages and len({n.rpartition("/")[0] or n for n in names}) == len(names):
-        message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
-        yield "design.stages", message
-
-
-def _anneal_faults(anneals: AnnealsConfig, names: Sequence[str]) -> Iterable[Fault]:
-    place = "design.anneals.sources"
-    for name in anneals.sources:
-        if name not in names:
-            yield place, f"unknown domain {name!r}{did_you_mean(name, names)}"
-    if set(names) <= set(anneals.sources):
-        yield place, "every domain is a source, so none is left for the base"
-    if isinstance(anneals.base, dict):
-        fault = share_fault(dict.fromkeys(anneals.sources, 0.0) | anneals.base, names)
-        if fault is not None:
-            yield "design.anneals.base", fault
-
-
-def _objective_faults(config: Config) -> Iterable[Fault]:
-    for name, task in ({} if config.tasks is None else config.tasks.sets).items():
-        for kind, text in (("task", name), ("family", task.family)):
-            fault = None if text is None else name_fault(text)
-            if fault is not None:
-                yield ("tasks", "sets", name), f"{kind} {shown_value(text)}: {fault}; rename it"
-    try:
-        chosen = config.resolved_objective
-    except ValueError as error:
-        yield "objective", str(error)
-        return
-    faults = list(objective_faults(chosen, config.losses))
-    yield from faults
-    mixed = None if faults else mixed_units(chosen, chosen_losses(chosen, config.losses).weights)
-    if mixed is not None:
-        yield "objective", mixed
-    if config.objective.noise == "leave_out" and config.design.replicates == 0:
-        message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
-        yield "objective.noise", f"{message} more, or remove objective.noise"
-    if chosen.hinge is None or faults or config.design.replicates:
-        return
-    items = chosen_losses(chosen, config.losses).items
-    for name in [loss for loss in config.losses if loss not in items][:1]:
-        message = f"the noise of {name!r} is unknown: set design.replicates to 2 or more"
-        yield "objective.hinge", message
-
-
-def _pattern_faults(config: Config) -> Iterable[Fault]:
-    limits, rails = config.constraints, config.constraints.guardrails
-    domains = list(config.corpus.domains)
-    absent, others = limits.bound_patterns(domains)
-    reference = {} if rails is None or isinstance(rails.reference, str) else rails.reference
-    for field, patterns, names, kind in (
-        ("bounds", absent, domains, "domain"),
-        ("bounds", others, domains, "domain"),
-        ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
-        ("guardrails.reference", reference, config.losses, KIND),
-        ("floors", limits.floors, config.losses, KIND),
-    ):
-        yield from pattern_faults(("constraints", *field.split(".")), patterns, names, kind)
-
-
-def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault]:
-    fields = proxy.command_fields
-    if proxy.name != COMMAND:
-        for name in fields:
-            message = f"applies only to your own trainer: set name: {COMMAND}, or remove it"
-            yield f"proxy.{name}", message
-        return
-    for name in ("run", "result"):
-        if name not in fields:
-            yield f"proxy.{name}", f"is missing: name: {COMMAND} needs 'run' and 'result'"
-    for name in proxy.losses if isinstance(proxy.losses, dict) else ():
-        if name not in losses:
-            yield ("proxy", "losses", name), f"unknown {KIND} {name!r}{did_you_mean(name, losses)}"
-
-
-def _start_faults(config: Config) -> Iterable[Fault]:
-    proxy, rails = config.proxy, config.constraints.guardrails
-    if proxy.name == CONTINUED and proxy.start is None:
-        message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
-        yield "proxy.from", f"{message} a folder of transformers"
-    if proxy.start is not None and is_recipe(proxy.start):
-        message = "is a configuration: train it with mixopt pretrain, and name its run directory"
-        yield "proxy.from", message
-    if proxy.name in _FROM_RANDOM_WEIGHTS and proxy.start is not None:
-        message = f"trials of proxy {proxy.name!r} start from random weights: set name:"
-        yield "proxy.from", f"{message} {CONTINUED}, or remove it"
-    if rails is not None and rails.reference == "base" and proxy.start is None:
-        message = "base is the checkpoint that trials start from, but these have none: set"
-        hint = "proxy: {name: continued, from: ...}, losses by name, or natural"
-        yield "constraints.guardrails.reference", f"{message} {hint}"
-
-
-def _text_faults(config: Config) -> Iterable[Fault]:
-    corpus, is_command = config.corpus, config.proxy.name == COMMAND
-    sources = {**corpus.sources, **config.evaluation}
-    tokens = next((name for name, source in sources.items() if source.is_tokens), None)
-    if tokens is not None and corpus.tokenizer.startswith("bpe:"):
-        message = (
-            f"the run would train {corpus.tokenizer}, but {tokens!r} is already tokenised: name"
-            " its tokenizer, or a folder with its tokenizer.json"
-        )
-        yield "corpus.tokenizer", message
-    places: dict[Location, Mapping[str, SourceConfig]] = {
-        _DOMAINS: corpus.domains,
-        ("evaluation",): config.evaluation,
-        **{(*_DOMAINS, n, "mixed", "domains"): m.domains for n, m in corpus.mixed.items()},
-    }
-    absent = [] if corpus.prepared is not None else list(absent_texts(places))
-    unsized = [n for n, s in corpus.domains.items() if not s.tokens]
-    for location in absent:
-        if not is_command:
-            need = f"only your own trainer (proxy.name: {COMMAND}) needs no text"
-            yield location, f"{WHERE}; {need}"
-        elif "mixed" in location:
-            yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
-        elif location[0] == "corpus" and location[-1] in unsized:
-            yield location, "its text is not here, so its size is unknown: state tokens"
-    unit, objective_unit = config.proxy.unit or "nats_per_token", config.objective.unit
-    if absent and is_command and unit != objective_unit:
-        message = (
-            f"is {objective_unit}, but losses of {absent[0][-1]!r}, whose text is not available "
-            f"here, are known only in proxy.unit: set objective.unit: {unit}"
-        )
-        yield "objective.unit", message
-
-
-def _epoch_faults(config: Config) -> Iterable[Fault]:
-    target, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
-    if target is None and config.constraints.max_epochs is not None:
-        yield "constraints.max_epochs", "needs propose.target_tokens, the length of the run"
-    if target is None and simulates:
-        yield "proxy.simulate_epochs", "needs propose.target_tokens, the length of the run"
-    lengths = {"proxy.tokens": config.proxy.tokens, "validate.tokens": config.validation_tokens}
-    for field, tokens in lengths.items():
-        if simulates and target is not None and tokens > target:
-            message = f"{tokens} is longer than the full run (propose.target_tokens: {target})"
-            yield field, f"{message}, so its epochs cannot be simulated"
+    corpus = config.corpus
+    if is_url(corpus.root):
+        yield ("corpus", "root"), str(corpus.root)
+    if is_url(corpus.prepared):
+        yield ("corpus", "prepared"), str(corpus.prepared)
+    if config.tasks is not None:
+        for name in config.tasks.sets:
+            path = config.tasks.path(name)
+            if is_url(path):
+                yield ("tasks", "sets", name, "path"), path
+    yield from source_urls({DOMAINS: corpus.sources, ("evaluation",): config.evaluation})

@@ -1,8 +1,7 @@
-"""Sections about mixtures: `design:`, `constraints:`, `propose:` and `validate:`."""
+"""Sections about mixtures: `design:`, `propose:` and `validate:`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
@@ -16,22 +15,18 @@ from mixopt.config.sections import (
     Share,
     Weight,
     from_file,
-    one_given,
+    is_number,
     optional,
 )
 from mixopt.errors import did_you_mean
 from mixopt.mixture import SUM_TOLERANCE
-from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_value
+from mixopt.system import name_fault, shown_value
 
 Anchor = Literal["natural", "uniform"]
-Compared = Literal["natural", "uniform", "best_trial", "base"]
 Stage = Literal["within", "between", "all"]
 
 MIN_TRIALS_IN_ROUNDS = 24  # with at least this many trials, a design has rounds by default
-# Margin of guardrails given as one word, in the unit of the losses: 1 to 2% of a proxy's bits per
-# byte, a third of the gain of the best published mixtures on the mean of their tasks (0.056), and 2
-# points of an accuracy; above the resolution of a few dozen trials.
-MARGIN = 0.02
+EARLIER_TRIALS = 16  # default of new trials, in addition to those of an earlier corpus
 
 
 def _baselines(content: Any, info: ValidationInfo) -> Any:
@@ -40,23 +35,28 @@ def _baselines(content: Any, info: ValidationInfo) -> Any:
         return {name: from_file(weights, info) for name, weights in content.items()}
     baselines: dict[str, Any] = {}
     for item in content if isinstance(content, list) else [content]:
-        entry = item if isinstance(item, dict) else {item: None} if isinstance(item, str) else {}
-        if len(entry) != 1:
-            raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
-        ((name, value),) = entry.items()
-        names, weights = [name], None
-        if name == BEST_TRIAL and value is not None:
-            if type(value) is not int or not 1 <= value <= MAX_BEST:
-                raise ValueError(
-                    f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
-                )
-            names += [f"{BEST_TRIAL}_{place}" for place in range(2, value + 1)]
+        if isinstance(item, str):
+            added = _baseline(item, None, info)
+        elif isinstance(item, dict) and len(item) == 1:
+            ((name, value),) = item.items()
+            added = _baseline(name, value, info)
         else:
-            weights = from_file(value, info)
-        if repeated := baselines.keys() & names:
+            raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
+        repeated = baselines.keys() & added.keys()
+        if repeated:
             raise ValueError(f"{min(repeated)!r} is given twice")
-        baselines |= dict.fromkeys(names, weights)
+        baselines |= added
     return baselines
+
+
+def _baseline(name: Any, value: Any, info: ValidationInfo) -> dict[str, Any]:
+    """Return the baseline of a name and its value; for `best_trial: 3`, the three best trials."""
+    if name != BEST_TRIAL or value is None:
+        return {name: from_file(value, info)}
+    if type(value) is not int or not 1 <= value <= MAX_BEST:
+        raise ValueError(f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}")
+    others = [f"{BEST_TRIAL}_{place}" for place in range(2, value + 1)]
+    return dict.fromkeys([name, *others])
 
 
 class ValidateConfig(Section):
@@ -79,7 +79,9 @@ class ValidateConfig(Section):
     @property
     def most_seeds(self) -> int:
         """Maximum number of seeds of each mixture."""
-        return 2 * self.seeds if self.max_seeds is None else self.max_seeds
+        if self.max_seeds is None:
+            return 2 * self.seeds
+        return self.max_seeds
 
     @model_validator(mode="after")
     def _consistent(self) -> ValidateConfig:
@@ -140,24 +142,33 @@ def _phase_lengths(phases: Any) -> Any:
     """Read `[{until: 0.8}, {}]` as the share of the tokens of each phase, by name."""
     if not isinstance(phases, list):
         return phases
-    lengths, start = dict[str, float](), 0.0
+    lengths: dict[str, float] = {}
+    start = 0.0
     for place, phase in enumerate(phases, start=1):
         if not isinstance(phase, dict) or not set(phase) <= {"until", "name"}:
             raise ValueError(f"phase {place}: expected {{until: 0.8}}, and name if wanted")
         is_last = place == len(phases)
         end: Any = phase.get("until", 1.0 if is_last else None)
-        if not _is_number(end) or not start < end <= 1:
+        if not is_number(end) or not start < end <= 1:
             raise ValueError(f"phase {place}: set its until, above {start:g} and at most 1")
         if is_last and end != 1.0:
             raise ValueError(f"the last phase ends at {end:g} of the training; leave until out")
         name = str(phase.get("name", place))
         if name in lengths:
             raise ValueError(f"phase {name!r} appears twice; names must differ")
-        lengths[name], start = end - start, end
+        lengths[name] = end - start
+        start = end
     return lengths
 
 
-EARLIER_TRIALS = 16  # default of new trials, in addition to those of an earlier corpus
+def _rounds(value: Any) -> Any:
+    """Read `off` as one round; YAML may have read it as false."""
+    return [] if value is False or value == "off" else value
+
+
+def _earlier(value: Any) -> Any:
+    """Read a single run or file as trials of a corpus with the same domains."""
+    return {value: {}} if isinstance(value, str) else value
 
 
 class DesignConfig(Section):
@@ -180,10 +191,7 @@ class DesignConfig(Section):
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which estimate the noise of a trial"
     )
-    rounds: Annotated[
-        list[Positive] | None,
-        BeforeValidator(lambda given: [] if given is False or given == "off" else given),
-    ] = optional(
+    rounds: Annotated[list[Positive] | None, BeforeValidator(_rounds)] = optional(
         "mixtures of each round; off: one round; if omitted, 1/2, 1/4, 1/4 with at least 24 trials"
     )
     stages: list[Stage] | None = optional(
@@ -199,7 +207,7 @@ class DesignConfig(Section):
 
     earlier: Annotated[
         dict[str, dict[str, str | list[str] | dict[str, Weight] | None]] | None,
-        BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
+        BeforeValidator(_earlier),
     ] = Field(
         None,
         min_length=1,
@@ -221,10 +229,15 @@ class DesignConfig(Section):
         """Mixtures of each round, not counting anchors and replicates."""
         if self.rounds:
             return tuple(self.rounds)
-        is_long = self.rounds is None and self.trials >= MIN_TRIALS_IN_ROUNDS
-        later_rounds = len(self.stages) - 1 if self.stages else 2 * is_long
-        later = [self.trials // (2 * max(later_rounds, 1))] * later_rounds
-        return (self.trials - sum(later), *later)
+        later_rounds = 0
+        if self.stages:
+            later_rounds = len(self.stages) - 1
+        elif self.rounds is None and self.trials >= MIN_TRIALS_IN_ROUNDS:
+            later_rounds = 2
+        if later_rounds == 0:
+            return (self.trials,)
+        later = self.trials // (2 * later_rounds)  # they share half of the trials
+        return (self.trials - later * later_rounds,) + (later,) * later_rounds
 
     @property
     def first_round(self) -> int:
@@ -256,7 +269,7 @@ class DesignConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _rounds(self) -> DesignConfig:
+    def _trials_of_rounds(self) -> DesignConfig:
         if self.earlier is not None:
             if self.phases is not None or self.anneals is not None:
                 raise ValueError("earlier: cannot be combined with phases or anneals")
@@ -280,9 +293,10 @@ class DesignConfig(Section):
         total = sum(self.phases.values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(f"phases: their shares add up to {total:.6g}, not to 1")
-        fault = next((f"{shown_value(n)}: {f}" for n in self.phases if (f := name_fault(n))), None)
-        if fault is not None:
-            raise ValueError(f"phases: {fault}")
+        for name in self.phases:
+            fault = name_fault(name)
+            if fault:
+                raise ValueError(f"phases: {shown_value(name)}: {fault}")
         if self.anneals is not None or self.stages is not None or self.method == "axial":
             raise ValueError("phases: cannot be combined with stages, anneals or method: axial")
 
@@ -298,170 +312,3 @@ class DesignConfig(Section):
                 f"stages: {len(self.stages)} stages, but {len(self.planned_rounds)} rounds of"
                 f" {self.planned_rounds}; give design.rounds a number for each stage"
             )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-NO_SHARE = (0.0, 0.0)
-# A single number is a fixed share.
-Bounds = Annotated[
-    tuple[Share, Share],
-    BeforeValidator(lambda given: (given, given) if _is_number(given) else given),
-]
-
-
-class GroupConfig(Section):
-    """Bounds on the total share of some domains."""
-
-    domains: list[str] = Field(min_length=1, description="domains, branches or globs")
-    bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
-
-
-def _ratios(value: Any) -> Any:
-    """Raise on ratios of fewer than two domains, or all 0."""
-    if isinstance(value, (list, dict)) and len(value) < 2:
-        raise ValueError("name two domains or more")
-    if isinstance(value, dict) and not any(value.values()):
-        raise ValueError("the ratios are all 0")
-    return value
-
-
-class RadiusConfig(Section):
-    """Maximum distance of the proposal from a mixture: exactly one of `kl` and `tv`."""
-
-    reference: str = Field("natural", description="natural, uniform, or a file of weights")
-    kl: Above | None = optional("KL divergence of the proposal from the reference, in nats")
-    tv: Annotated[float, Field(gt=0, le=1)] | None = optional(
-        "total variation: the share of the tokens that change domain"
-    )
-
-    def model_post_init(self, _: object) -> None:
-        """Raise unless exactly one field is given."""
-        one_given(self, "kl", "tv")
-
-
-class GuardrailsConfig(Section):
-    """Margins by which predicted losses may be worse than with a reference mixture."""
-
-    reference: Compared | dict[str, float] = Field(
-        "natural", description="reference mixture, or losses of the base model by name"
-    )
-    margin: Weight | Literal["noise"] | None = optional(
-        "margin of every evaluation domain, in objective.unit; noise: the variation from seed and"
-        " questions of one run"
-    )
-    targets: dict[str, Weight] = Field(
-        default_factory=dict, description="margins by evaluation domain or glob; override margin"
-    )
-    experts: Literal[True] | None = optional(
-        "true: exclude mixtures whose nearest trial has collapsed experts"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_word(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        references = get_args(Compared)
-        if value not in references:
-            raise ValueError(f"unknown reference {value!r}{did_you_mean(value, references)}")
-        return {"reference": value, "margin": MARGIN}
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> GuardrailsConfig:
-        if self.margin is None and not self.targets and self.experts is None:
-            raise ValueError("give a margin for all evaluation domains, targets, or experts: true")
-        return self
-
-
-class ConstraintsConfig(Section):
-    """Limits on mixtures; radius, convex and guardrails apply only to proposals, not designs."""
-
-    bounds: dict[str, Bounds] = Field(
-        default_factory=dict,
-        description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum);"
-        " 0: no share for all that match",
-    )
-    groups: dict[str, GroupConfig] | None = optional(
-        "by name: domains, and the minimum and maximum of their total"
-    )
-    proportions: (
-        dict[str, Annotated[dict[str, Weight] | list[str], BeforeValidator(_ratios)]] | None
-    ) = optional("by name: domains whose shares keep their natural ratios, or ratios by domain")
-    max_epochs: Annotated[
-        dict[str, Above] | None,
-        BeforeValidator(lambda given: {"*": given} if _is_number(given) else given),
-    ] = optional(
-        "maximum epochs of a domain, one number or by domain or glob; needs propose.target_tokens"
-    )
-    radius: RadiusConfig | None = None
-    convex: dict[str, dict[str, Any]] | None = optional(
-        "convex limits of plug-ins: the options of each by its name"
-    )
-    guardrails: GuardrailsConfig | None = None
-    floors: dict[str, float] = Field(
-        default_factory=dict,
-        description="worst allowed prediction, by evaluation domain or glob; for a loss, the"
-        " maximum",
-    )
-
-    def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
-        """Return the minimum and the maximum of each domain that has bounds.
-
-        Raises:
-            ConfigError: A name or glob that matches no domain; globs that disagree.
-        """
-        place, (absent, others) = "constraints.bounds", self.bound_patterns(domains)
-        bounds = one_value(others, domains, place, "domain")
-        for name in one_value(absent, domains, place, "domain"):
-            if name not in others:
-                bounds[name] = NO_SHARE
-        return bounds
-
-    def bound_patterns(self, domains: Sequence[str]) -> tuple[dict[str, Bounds], dict[str, Bounds]]:
-        """Return the bounds of what has no share, which overrides other globs, and all others."""
-        sums = self.branch_bounds(domains)
-        absent = {name: ends for name, ends in self.bounds.items() if ends == NO_SHARE}
-        others = {n: ends for n, ends in self.bounds.items() if n not in absent and n not in sums}
-        return absent, others
-
-    def branch_bounds(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
-        """Return the minimum and the maximum of the sum of each branch that has bounds."""
-        return {
-            name: ends
-            for name, ends in self.bounds.items()
-            if ends != NO_SHARE
-            and name not in domains
-            and not is_glob(name)
-            and below_branch(name, domains)
-        }
-
-    @property
-    def usual_epochs(self) -> float | None:
-        """Maximum epochs of domains that no name or narrower glob matches."""
-        return (self.max_epochs or {}).get("*")
-
-    def epochs_of(self, domains: Sequence[str]) -> dict[str, float]:
-        """Return the maximum epochs of each domain that has such a limit."""
-        return one_value(self.max_epochs or {}, domains, "constraints.max_epochs", "domain")
-
-    def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
-        """Return these limits, overridden by a user's changes.
-
-        Bounds by glob narrow a domain's bounds; bounds by name, and of 0, replace them.
-        """
-        fields = {name: getattr(changes, name) for name in changes.model_fields_set}
-        for name in ("groups", "proportions", "max_epochs", "convex"):
-            if name in fields and fields[name] and getattr(self, name):
-                fields[name] = {**getattr(self, name), **fields[name]}
-        bounds = self.bounds_of(domains)
-        for name, (lower, upper) in changes.bounds_of(domains).items():
-            is_replaced = name in changes.bounds or (lower, upper) == NO_SHARE
-            low, high = (0.0, 1.0) if is_replaced else bounds.get(name, (0.0, 1.0))
-            bounds[name] = max(lower, low), min(upper, high)
-        sums = self.branch_bounds(domains).items()
-        bounds |= {name: ends for name, ends in sums if name not in changes.bounds}
-        bounds |= changes.branch_bounds(domains)
-        return self.model_copy(update={**fields, "bounds": bounds})

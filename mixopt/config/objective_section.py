@@ -1,5 +1,6 @@
 """The sections `objective:` and `tasks:`: the objective over losses and downstream tasks."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -23,11 +24,31 @@ from mixopt.system import choice_fault, chosen, dotted, given_by, is_glob, one_v
 KIND = "evaluation domain"
 # Names of external evaluation harnesses for metrics where higher is better.
 HIGHER = {
-    *("accuracy", "choice_probability", "choice_log_probability"),
-    *("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "pass@1"),
-    *("acc_raw", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond"),
-    *("correct_prob", "margin", "primary_score"),
+    "acc",
+    "acc_mutual_info",
+    "acc_norm",
+    "acc_per_byte",
+    "acc_per_char",
+    "acc_per_token",
+    "acc_raw",
+    "acc_uncond",
+    "accuracy",
+    "choice_log_probability",
+    "choice_probability",
+    "correct_prob",
+    "em",
+    "exact_match",
+    "f1",
+    "margin",
+    "mcc",
+    "pass@1",
+    "primary_score",
 }
+Kind = Literal["target", "mean", "worst", "hinge"]
+
+
+def _task_fields(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
 
 
 class TaskSetConfig(Section):
@@ -40,13 +61,9 @@ class TaskSetConfig(Section):
 class TasksConfig(Section):
     """Tasks that each trial is scored on, at the end and at `proxy.eval_every`."""
 
-    sets: dict[
-        str,
-        Annotated[
-            TaskSetConfig,
-            BeforeValidator(lambda given: {"path": given} if isinstance(given, str) else given),
-        ],
-    ] = Field(description="by name: a file of items, or its path and family", min_length=1)
+    sets: dict[str, Annotated[TaskSetConfig, BeforeValidator(_task_fields)]] = Field(
+        description="by name: a file of items, or its path and family", min_length=1
+    )
     root: str | None = optional("folder or URL of relative paths; default: working directory")
     items: Positive = Field(
         200, description="maximum items of each task, chosen by a hash of their ids"
@@ -63,11 +80,12 @@ class TasksConfig(Section):
 
     def losses_of(self, name: str) -> tuple[str, ...]:
         """Return the losses of `task/<name>` or `family/<name>`; any other name is its own loss."""
-        task, family = name.removeprefix(TASK), name.removeprefix(FAMILY)
+        task = name.removeprefix(TASK)
         if name.startswith(TASK) and task in self.sets:
             return (task_column(task, BITS_PER_BYTE),)
         if not name.startswith(FAMILY):
             return (name,)
+        family = name.removeprefix(FAMILY)
         members = [task for task, entry in self.sets.items() if entry.family == family]
         if not members:
             families = {entry.family for entry in self.sets.values() if entry.family is not None}
@@ -124,8 +142,10 @@ class ObjectiveConfig(Section):
     @property
     def patterns(self) -> list[str]:
         """Names and globs of the minimised losses."""
-        patterns = [pattern for _, pattern, _ in _patterns(self)]
-        return patterns if self.hinge is None else [*patterns, "*"]
+        patterns = [pattern for _, pattern in _patterns(self)]
+        if self.hinge is not None:
+            patterns.append("*")
+        return patterns
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:
@@ -140,34 +160,42 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
     if tasks is None:
         return objective
 
-    def resolved(weights: Mapping[str, Any]) -> dict[str, Any]:
-        return {loss: value for name, value in weights.items() for loss in tasks.losses_of(name)}
-
-    families = {
-        name: family.model_copy(update={"mean": resolved(family.mean)})
-        for name, family in (objective.families or {}).items()
-    }
-    mean, target, hinge = objective.mean, objective.target, objective.hinge
-    worst = [loss for name in objective.worst or () for loss in tasks.losses_of(name)]
-    single = mean or ({} if target is None else {target: 1.0})
-    if any(name.startswith(FAMILY) for name in single):
-        families, mean, target = dict(_families(single, tasks)), None, None
-    return objective.model_copy(
-        update={
-            "target": target and tasks.losses_of(target)[0],
-            "hinge": hinge and tasks.losses_of(hinge)[0],
-            "mean": mean and resolved(mean),
-            "worst": list(dict.fromkeys(worst)) or None,
-            "families": families or None,
-            "direction": resolved(objective.direction),
+    changes: dict[str, Any] = {}
+    minimised = objective.mean or {}
+    if objective.target is not None:
+        minimised = {objective.target: 1.0}
+    if any(name.startswith(FAMILY) for name in minimised):
+        changes["families"] = _families(minimised, tasks)
+        changes["mean"] = None
+        changes["target"] = None
+    elif objective.target is not None:
+        changes["target"] = tasks.losses_of(objective.target)[0]
+    elif objective.mean is not None:
+        changes["mean"] = _by_loss(objective.mean, tasks)
+    elif objective.families is not None:
+        changes["families"] = {
+            name: family.model_copy(update={"mean": _by_loss(family.mean, tasks)})
+            for name, family in objective.families.items()
         }
-    )
+    elif objective.worst is not None:
+        changes["worst"] = list(_by_loss(dict.fromkeys(objective.worst), tasks))
+    elif objective.hinge is not None:
+        changes["hinge"] = tasks.losses_of(objective.hinge)[0]
+    changes["direction"] = _by_loss(objective.direction, tasks)
+    return objective.model_copy(update=changes)
 
 
-def _families(
-    weights: Mapping[str, float], tasks: TasksConfig
-) -> Iterator[tuple[str, FamilyConfig]]:
-    """Yield the family of each name of a mean; a single loss forms its own family."""
+def _by_loss(values: Mapping[str, Any], tasks: TasksConfig) -> dict[str, Any]:
+    """Return values by loss, from values by name of a task, a family or a loss."""
+    by_loss: dict[str, Any] = {}
+    for name, value in values.items():
+        by_loss |= dict.fromkeys(tasks.losses_of(name), value)
+    return by_loss
+
+
+def _families(weights: Mapping[str, float], tasks: TasksConfig) -> dict[str, FamilyConfig]:
+    """Return the family of each name of a mean; a single loss forms its own family."""
+    families: dict[str, FamilyConfig] = {}
     for name, weight in weights.items():
         if is_glob(name):
             raise ValueError(
@@ -175,10 +203,8 @@ def _families(
                 " objective.families, where each has a name and a mean"
             )
         members = dict.fromkeys(tasks.losses_of(name), 1.0)
-        yield name.removeprefix(FAMILY), FamilyConfig(weight=weight, mean=members)
-
-
-Kind = Literal["target", "mean", "worst", "hinge"]
+        families[name.removeprefix(FAMILY)] = FamilyConfig(weight=weight, mean=members)
+    return families
 
 
 @dataclass(frozen=True)
@@ -200,63 +226,84 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
     families: dict[str, tuple[str, ...]] = {}
     kind: Kind = "mean"
     if config.target is not None:
-        kind, weights = "target", {chosen(config.target, evaluation)[0]: 1.0}
+        kind = "target"
+        weights = {chosen(config.target, evaluation)[0]: 1.0}
     elif config.hinge is not None:
+        kind = "hinge"
         target = chosen(config.hinge, evaluation)[0]
-        kind, weights = "hinge", dict.fromkeys((target, *evaluation), 1.0)
+        weights = dict.fromkeys((target, *evaluation), 1.0)
     elif config.worst is not None:
+        kind = "worst"
         matched = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
-        kind, weights = "worst", dict.fromkeys(matched, 1.0)
+        weights = dict.fromkeys(matched, 1.0)
     elif config.mean is not None:
         weights = _shares(_weights(config.mean, evaluation))
     else:
         members = _members(config, evaluation)
-        shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
-        weights = {
-            name: shares[family] * share
-            for family, inner in members.items()
-            for name, share in _shares(inner).items()
-        }
+        weights = _family_weights(config, members)
         families = {family: tuple(inner) for family, inner in members.items()}
     return ChosenLosses(kind, weights, families, _higher(config, evaluation), items)
 
 
+def _family_weights(
+    config: ObjectiveConfig, members: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """Return the weight of each loss: its share in its family x the share of the family."""
+    shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
+    weights: dict[str, float] = {}
+    for family, inner in members.items():
+        for name, share in _shares(inner).items():
+            weights[name] = shares[family] * share
+    return weights
+
+
 def _higher(config: ObjectiveConfig, evaluation: Sequence[str]) -> tuple[str, ...]:
     """Return the losses of which higher is better: as stated, as questions, or by metric."""
-    tasks = {name: task for name in evaluation if (task := task_metric(name)) is not None}
-    directions = {name: "higher" for name, (_, metric) in tasks.items() if metric in HIGHER}
-    directions |= dict.fromkeys(given_by(config.items, evaluation), "higher")
-    better = directions | one_value(config.direction, evaluation, "objective.direction", KIND)
+    better: dict[str, str] = {}
+    for name in evaluation:
+        task = task_metric(name)
+        if task is not None and task[1] in HIGHER:
+            better[name] = "higher"
+    better |= dict.fromkeys(given_by(config.items, evaluation), "higher")
+    better |= one_value(config.direction, evaluation, "objective.direction", KIND)
     return tuple(name for name in evaluation if better.get(name) == "higher")
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
     """Yield faults: unknown names, globs without a match, and globs that disagree."""
-    faults: list[Fault] = [
-        ((*place, pattern) if is_key else place, fault)
-        for place, pattern, is_key in _patterns(config)
-        if (fault := choice_fault(pattern, evaluation, KIND))
-    ]
+    faults: list[Fault] = []
+    for place, pattern in _patterns(config):
+        fault = choice_fault(pattern, evaluation, KIND)
+        if fault:
+            faults.append((place, fault))
     for name in ("direction", "items"):
         faults += pattern_faults(("objective", name), getattr(config, name), evaluation, KIND)
     yield from faults
     if faults:
         return
-    for kind, single in (("target", config.target), ("hinge", config.hinge)):
-        names = chosen(single, evaluation) if single else ()
-        if len(names) > 1:
-            message = (
-                f"{single!r} matches {len(names)} evaluation domains, such as {names[0]!r} and"
-                f" {names[1]!r}; for their mean: mean: {{{single!r}: 1}}"
-            )
-            yield ("objective", kind), message
+    if config.target is not None:
+        yield from _single_faults("target", config.target, evaluation)
+    if config.hinge is not None:
+        yield from _single_faults("hinge", config.hinge, evaluation)
     yield from _unit_faults(config, evaluation)
     yield from _family_faults(config, evaluation)
 
 
+def _single_faults(kind: Kind, pattern: str, evaluation: Sequence[str]) -> Iterator[Fault]:
+    """Yield a fault if a glob matches several losses where one is needed."""
+    names = chosen(pattern, evaluation)
+    if len(names) > 1:
+        message = (
+            f"{pattern!r} matches {len(names)} evaluation domains, such as {names[0]!r} and"
+            f" {names[1]!r}; for their mean: mean: {{{pattern!r}: 1}}"
+        )
+        yield ("objective", kind), message
+
+
 def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
     """Yield faults of families that mix losses and shares of right answers, in two units."""
-    items, higher = given_by(config.items, evaluation), _higher(config, evaluation)
+    items = given_by(config.items, evaluation)
+    higher = _higher(config, evaluation)
     for family, weights in _members(config, evaluation).items():
         losses = [name for name in weights if name not in items and name not in higher]
         shares = [name for name in weights if name in items]
@@ -268,14 +315,19 @@ def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator
             yield ("objective", "families", family), message
 
 
-def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
-    """Yield every pattern of the minimised losses: field, pattern, whether it is a key."""
-    for kind in ("target", "hinge", "worst", "mean"):
-        patterns = getattr(config, kind)
-        for pattern in [patterns] if isinstance(patterns, str) else patterns or ():
-            yield ("objective", kind), pattern, kind == "mean"
+def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str]]:
+    """Yield every pattern of the minimised losses with its field."""
+    if config.target is not None:
+        yield ("objective", "target"), config.target
+    if config.hinge is not None:
+        yield ("objective", "hinge"), config.hinge
+    for pattern in config.worst or ():
+        yield ("objective", "worst"), pattern
+    for pattern in config.mean or ():
+        yield ("objective", "mean", pattern), pattern
     for family, inner in (config.families or {}).items():
-        yield from ((("objective", "families", family, "mean"), key, True) for key in inner.mean)
+        for pattern in inner.mean:
+            yield ("objective", "families", family, "mean", pattern), pattern
 
 
 def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
@@ -296,11 +348,14 @@ def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterat
 def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the weights of each family: of losses that it names, or only globs match."""
     patterns = {family: inner.mean for family, inner in (config.families or {}).items()}
-    named = {name for weights in patterns.values() for name in weights}
-    return {
-        family: {n: w for n, w in _weights(mean, evaluation).items() if n in mean or n not in named}
-        for family, mean in patterns.items()
-    }
+    named = set(itertools.chain.from_iterable(patterns.values()))
+    members: dict[str, dict[str, float]] = {}
+    for family, mean in patterns.items():
+        weights = _weights(mean, evaluation)
+        members[family] = {
+            name: weight for name, weight in weights.items() if name in mean or name not in named
+        }
+    return members
 
 
 def _weights(patterns: Mapping[str, float], evaluation: Sequence[str]) -> dict[str, float]:
@@ -322,8 +377,8 @@ def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None
         units.setdefault(objective.unit if task is None else task[1], name)
     if len(units) < 2 or objective.scale == "spread" or objective.hinge is not None:
         return None
-    first, second, *_ = units.values()
+    names = list(units.values())  # the first loss of each unit
     return (
-        f"{first!r} and {second!r} are in different units; use a mean with objective.scale: spread,"
-        " or measure both in bits_per_byte"
+        f"{names[0]!r} and {names[1]!r} are in different units; use a mean with objective.scale:"
+        " spread, or measure both in bits_per_byte"
     )

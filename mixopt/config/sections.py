@@ -40,9 +40,13 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def as_count(value: Any) -> Any:
     """Parse `25e9`, `50B` or `1T` as a whole number; return any other value unchanged."""
-    match = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    match = _COUNT.fullmatch(value.strip())
     if match is None:
-        return int(value) if isinstance(value, float) and value.is_integer() else value
+        return value
     try:
         number = Decimal(match[1]).scaleb(_POWERS[match[2].lower()])
     except InvalidOperation:
@@ -67,6 +71,11 @@ Count = Annotated[int, Field(ge=0), BeforeValidator(as_count)]
 Duration = Annotated[float, Field(gt=0, le=31 * 86_400), BeforeValidator(_in_seconds)]  # a month
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Section(BaseModel):
     """A section of a file: unknown keys are errors, values are frozen."""
 
@@ -74,8 +83,11 @@ class Section(BaseModel):
 
     def changed(self, *, but: Iterable[str] = ()) -> list[str]:
         """Return the fields whose value differs from the default, except those in `but`."""
-        fields = type(self).model_fields.items()
-        return [n for n, field in fields if n not in but and getattr(self, n) != field.default]
+        return [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in but and getattr(self, name) != field.default
+        ]
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -120,11 +132,16 @@ def pattern_faults(
     place: Location, values: Mapping[str, Any], names: Sequence[str], kind: str
 ) -> Iterator[Fault]:
     """Yield patterns that match no name; if none, globs that give a name different values."""
-    faults = [((*place, p), fault) for p in values if (fault := choice_fault(p, names, kind))]
-    yield from faults
-    fault = None if faults else value_fault(values, names)
-    if fault is not None:
-        yield place, fault
+    all_match = True
+    for pattern in values:
+        fault = choice_fault(pattern, names, kind)
+        if fault:
+            all_match = False
+            yield (*place, pattern), fault
+    if all_match:
+        fault = value_fault(values, names)
+        if fault is not None:
+            yield place, fault
 
 
 def checked(section: type[SectionType], content: Any, where: str) -> SectionType:
@@ -169,11 +186,13 @@ def given_content(name: str, source: Any) -> tuple[Any, str]:
     """
     where = name
     if isinstance(source, (str, Path)):
-        path, where = local_copy(source), str(source)
+        where = str(source)
+        path = local_copy(source)
         with naming(path, where):
             source = read_yaml(path)
-    is_section = isinstance(source, Mapping) and list(source) == [name]
-    return source[name] if is_section else source, where
+    if isinstance(source, Mapping) and list(source) == [name]:
+        source = source[name]
+    return source, where
 
 
 def read_sections(
@@ -218,9 +237,10 @@ def read_sections(
             raise
     if not all_faults:
         return values
-    first, *further = (ConfigError(_located(fault, path, origins)) for fault in all_faults)
-    for note in map(str, further):
-        first.add_note(note)
+    messages = [_located(fault, path, origins) for fault in all_faults]
+    first = ConfigError(messages[0])
+    for message in messages[1:]:
+        first.add_note(message)
     raise first
 
 
@@ -236,7 +256,9 @@ def dump_sections(values: Any) -> Any:
         return {name: dump_sections(inner) for name, inner in values.items()}
     if isinstance(values, ServerUri):
         return str(values)
-    return [dump_sections(v) for v in values] if isinstance(values, (list, tuple)) else values
+    if isinstance(values, (list, tuple)):
+        return [dump_sections(inner) for inner in values]
+    return values
 
 
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
@@ -254,7 +276,8 @@ def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]
 def _override(content: dict[str, Any], override: str) -> Location:
     """Apply `section.field=value` to the content, and return the field."""
     name, sign, text = override.partition("=")
-    parts, where = name.strip().split("."), f"--set {without_secrets(override)}"
+    parts = name.strip().split(".")
+    where = f"--set {without_secrets(override)}"
     if not sign or not all(parts):
         raise ConfigError(f"{where}: expected field=value, such as design.trials=32")
     section = content
@@ -270,12 +293,19 @@ def _located(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
     """Return the message of a fault with the line of the file, or the override."""
     field, message = fault
     location: Location = tuple(field.split(".")) if isinstance(field, str) else field
-    nested = tuple(
-        part for key in location for part in (key.split("/") if isinstance(key, str) else [key])
-    )
-    inside = (place[:end] for place in (nested, location) for end in range(len(place), 0, -1))
-    where = next((origins[place] for place in inside if place in origins), str(path))
+    nested: Location = ()  # `web/science` as the nested domains of the file
+    for key in location:
+        nested += tuple(key.split("/")) if isinstance(key, str) else (key,)
+    where = _origin(nested, origins) or _origin(location, origins) or path
     return f"{where}: {dotted(location) or 'the file'}: {message}"
+
+
+def _origin(location: Location, origins: Mapping[Location, str]) -> str | None:
+    """Return the origin of a field, or of the nearest section around it."""
+    for end in range(len(location), 0, -1):
+        if location[:end] in origins:
+            return origins[location[:end]]
+    return None
 
 
 def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
@@ -290,9 +320,11 @@ def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
     message = details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
     value = details["input"]
-    received = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
-    description = None if field is None or kind == "value_error" else field.description
-    return location, f"{message}{received}{f' ({description})' if description else ''}"
+    if not isinstance(value, (dict, list)):
+        message += f", got {without_secrets(repr(value))}"
+    if field is not None and field.description and kind != "value_error":
+        message += f" ({field.description})"
+    return location, message
 
 
 def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -303,11 +335,13 @@ def _as_written(
     model: type[BaseModel], location: Location
 ) -> tuple[type[BaseModel], Location, FieldInfo | None]:
     """Return the section of the last part, the location as in the file, and the field."""
-    section, current, field = model, model, None
+    section = current = model
+    field = None
     written: list[str | int] = []
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
-            section, field = current, _fields(current).get(str(part))
+            section = current
+            field = _fields(current).get(str(part))
             written.append(part)
             if field is None:
                 break
@@ -323,5 +357,5 @@ def _as_written(
 def _plain(annotation: Any) -> Any:
     if get_origin(annotation) in (dict, list, tuple, None):
         return annotation
-    inner = [arg for arg in get_args(annotation) if arg is not NoneType]
+    inner = [argument for argument in get_args(annotation) if argument is not NoneType]
     return _plain(inner[0]) if inner else annotation

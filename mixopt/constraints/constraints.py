@@ -370,7 +370,7 @@ def _linear(
             yield cap(name, high, BOUNDS)
         if low > 0:
             yield floor(name, low, BOUNDS)
-    epochs = config.epochs_of(names)
+    epochs = config.max_epochs_of(names)
     if epochs and target_tokens is None:
         raise ConfigError(
             "constraints.max_epochs: needs the length of the full run; set propose.target_tokens"

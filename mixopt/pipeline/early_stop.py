@@ -1,7 +1,7 @@
-"""Which trials of a round train to the end, and where the stopped ones would have ended.
+"""Choose the trials of a round that train to the end, and estimate the final losses of the others.
 
-All are compared at `sweep.stop.at` of their tokens. A fit of the best ones alone would know one
-corner of the mixtures only: the others stay in the table, with estimates of their end.
+All trials are compared at `sweep.stop.at` of their tokens. A fit of the best ones alone would know
+only one corner of the mixtures, so the stopped ones stay in the table with estimated final losses.
 """
 
 import math
@@ -11,10 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from mixopt.run_directory import Run, stated_objective, usable_trials
+from mixopt.system import Array
 from mixopt.trials import Losses, Trial, TrialResult, Trials, settled
 
 STOPPED_ROLES = ("axial", "sampled", "chosen")  # of trials that may be stopped
 MIN_PAIRS = 3  # for a line
+UNITS = ("nats_per_token", "bits_per_byte", "tasks")  # fields of Losses by name
 
 
 def continuing_trials(
@@ -22,70 +24,101 @@ def continuing_trials(
 ) -> set[str]:
     """Return the trials that train to the end: the best of each round, and all anchors and seeds.
 
-    They are compared by the objective on the losses with which the others are stopped.
+    They are compared by the objective on their losses at the point where the others stop.
     """
-    stop, early = run.config.sweep.stop, _early_losses(results.values())
+    stop = run.config.sweep.stop
     assert stop is not None
+    early_losses = _early_losses(results.values())
     names = {trial.name for trial in trials if trial.role not in STOPPED_ROLES}
     for number in range(1 + max(trial.round for trial in trials)):
-        # Later rounds change nothing: the objective may depend on noise and spread of the trials.
-        known = [trial for trial in trials if trial.round <= number and trial.name in early]
-        rivals = {t.name for t in trials if t.round == number} - names
-        if not rivals & early.keys():
+        rivals = {trial.name for trial in trials if trial.round == number} - names
+        if not rivals & early_losses.keys():
             continue
-        ends = [
-            replace(results[trial.name], status="finished", losses=early[trial.name])
-            for trial in known
-        ]
-        table = Trials.from_results(known, ends, proxy="", targets=run.config.losses)
-        table = usable_trials(run, table)
-        objective = settled(stated_objective(run), table)
-        order = np.argsort(objective.value(objective.losses(table)), kind="stable")
-        ranked = [name for name in table.table["trial"][order.tolist()] if name in rivals]
-        names.update(ranked[: math.ceil(stop.keep * len(rivals))])
+        # The objective may depend on noise and spread of the trials; those of later rounds are left
+        # out, so that they do not change an earlier choice.
+        trials_so_far = [trial for trial in trials if trial.round <= number]
+        ranked = _ranked(run, trials_so_far, results, early_losses)
+        ranked_rivals = [name for name in ranked if name in rivals]
+        names.update(ranked_rivals[: math.ceil(stop.keep * len(rivals))])
+    return names
+
+
+def _ranked(
+    run: Run,
+    trials: Sequence[Trial],
+    results: Mapping[str, TrialResult],
+    early_losses: Mapping[str, Losses],
+) -> list[str]:
+    """Return the names of the trials that have early losses, from the lowest objective."""
+    compared = [trial for trial in trials if trial.name in early_losses]
+    early_results = [
+        replace(results[trial.name], status="finished", losses=early_losses[trial.name])
+        for trial in compared
+    ]
+    table = Trials.from_results(compared, early_results, proxy="", targets=run.config.losses)
+    table = usable_trials(run, table)
+    objective = settled(stated_objective(run), table)
+    order_N = np.argsort(objective.value(objective.losses(table)), kind="stable")
+    names: list[str] = table.table["trial"][order_N.tolist()].to_list()
     return names
 
 
 def _early_losses(results: Collection[TrialResult]) -> dict[str, Losses]:
     """Return the losses of each trial at the point where others are stopped."""
-    point = next((r.losses.tokens for r in results if r.status == "stopped" and r.losses), None)
-    return {
-        result.trial: losses
-        for result in results
-        for losses in (*result.curve, result.losses)
-        if losses is not None and losses.tokens == point
-    }
+    point = _stopping_point(results)
+    early_losses: dict[str, Losses] = {}
+    for result in results:
+        for losses in (*result.curve, result.losses):
+            if losses is not None and losses.tokens == point:
+                early_losses[result.trial] = losses
+    return early_losses
+
+
+def _stopping_point(results: Collection[TrialResult]) -> int | None:
+    """Return the tokens at which trials were stopped; None if none was."""
+    for result in results:
+        if result.status == "stopped" and result.losses:
+            return result.losses.tokens
+    return None
 
 
 def with_estimated_ends(results: Sequence[TrialResult]) -> list[TrialResult]:
-    """Return the results with losses of stopped trials at the end, as estimates.
+    """Return the results with estimated final losses for stopped trials.
 
     Each loss is mapped by a line through the trials that have trained to the end.
     """
-    early = _early_losses(results)
-    whole = [r for r in results if r.status == "finished" and r.losses and r.trial in early]
+    early_losses = _early_losses(results)
+    whole = [
+        result
+        for result in results
+        if result.status == "finished" and result.losses and result.trial in early_losses
+    ]
+    if not whole:
+        return list(results)
+    return [_with_estimated_end(result, whole, early_losses) for result in results]
 
-    def estimated(result: TrialResult) -> TrialResult:
-        if result.status != "stopped" or result.losses is None or not whole:
-            return result
-        values = {
-            unit: {
-                name: line(unit, name, value)
-                for name, value in getattr(result.losses, unit).items()
-            }
-            for unit in ("nats_per_token", "bits_per_byte", "tasks")
-        }
-        tokens = whole[0].tokens
-        return replace(result, tokens=tokens, losses=Losses(tokens, **values))
 
-    def line(unit: str, name: str, value: float) -> float:
-        pairs = [
-            (getattr(early[r.trial], unit)[name], getattr(r.losses, unit)[name]) for r in whole
-        ]
-        before_N, after_N = np.array(pairs).T
-        if np.ptp(before_N) == 0 or len(pairs) < MIN_PAIRS:
-            return value + float(np.mean(after_N - before_N))
-        slope, level = np.polyfit(before_N, after_N, 1)
-        return float(level + slope * value)
+def _with_estimated_end(
+    result: TrialResult, whole: Sequence[TrialResult], early_losses: Mapping[str, Losses]
+) -> TrialResult:
+    """Return a result with estimates if it was stopped, from the trials that were not."""
+    if result.status != "stopped" or result.losses is None:
+        return result
+    early = [early_losses[other.trial] for other in whole]
+    final = [other.losses for other in whole]
+    values: dict[str, dict[str, float]] = {unit: {} for unit in UNITS}
+    for unit in UNITS:
+        for name, value in getattr(result.losses, unit).items():
+            early_N = np.array([getattr(losses, unit)[name] for losses in early])
+            final_N = np.array([getattr(losses, unit)[name] for losses in final])
+            values[unit][name] = _final_loss(value, early_N, final_N)
+    tokens = whole[0].tokens
+    return replace(result, tokens=tokens, losses=Losses(tokens, **values))
 
-    return [estimated(result) for result in results]
+
+def _final_loss(early: float, early_N: Array, final_N: Array) -> float:
+    """Return the final loss for an early one, by the line through N whole trials."""
+    if np.ptp(early_N) == 0 or len(early_N) < MIN_PAIRS:
+        return early + float(np.mean(final_N - early_N))
+    slope, level = np.polyfit(early_N, final_N, 1)
+    return float(level + slope * early)

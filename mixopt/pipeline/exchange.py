@@ -117,25 +117,30 @@ def schedule_of(
     run_mixture, facts = _mixture_and_facts(
         Path(source), tokens, inventory, mixture=mixture, trust=trust
     )
-    total, sizes = facts.get("tokens"), facts.get("inventory")
+    total = facts.get("tokens")
     if total is None:
         raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
     sequences, length = _batch(batch)
     stages = [Stage(mixture=run_mixture, tokens=total, name="main")]
     if PHASES in facts:
         stages = _by_phase(total, *facts[PHASES])
+    provenance = {
+        "mixopt": __version__,
+        "source": Path(source).name,
+        "mixture": run_mixture.fingerprint,
+    }
+    if facts["note"]:
+        provenance["note"] = facts["note"]
+    sizes = facts.get("inventory")
+    if sizes is not None:
+        sizes = {name: sizes[name] for name in run_mixture.domains}
     return Schedule(
         stages=tuple(stages),
         batch=sequences,
         sequence_length=length,
         max_epochs=facts.get("max_epochs"),
-        inventory=None if sizes is None else {name: sizes[name] for name in run_mixture.domains},
-        provenance={
-            "mixopt": __version__,
-            "source": Path(source).name,
-            "mixture": run_mixture.fingerprint,
-            **({"note": facts["note"]} if facts["note"] else {}),
-        },
+        inventory=sizes,
+        provenance=provenance,
     )
 
 
@@ -155,25 +160,30 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Raises:
         TrialsError: A file of another format, two files of one run, or a run without a metric.
     """
-    paths, rows = [Path(file) for file in files], dict[str, dict[str, Any]]()
+    paths = [Path(file) for file in files]
+    rows: dict[str, dict[str, Any]] = {}
     for name, path in zip(_run_names(paths), paths, strict=True):
         if name in rows:
             raise TrialsError(f"import: two files are of the run {name!r}; give one file a run")
         rows[name] = _metrics(path)
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    for column in (column for column in columns if column.startswith(ITEMS)):
-        if (items := _paired_items(paths, column.removeprefix(ITEMS))) is not None:
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(rows.values())))
+    item_columns = [column for column in columns if column.startswith(ITEMS)]
+    for column in item_columns:
+        items = _paired_items(paths, column.removeprefix(ITEMS))
+        if items is not None:
             for row in rows.values():
                 row[column] = items
     for name, row in rows.items():
-        if lacking := [column for column in columns if column not in row]:
-            raise TrialsError(f"import: the run {name!r} has no {lacking[0]}, which others have")
+        for column in columns:
+            if column not in row:
+                raise TrialsError(f"import: the run {name!r} has no {column}, which others have")
     with io.StringIO(newline="") as text:
         writer = csv.DictWriter(text, ["trial", *columns], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"trial": name, **row} for name, row in rows.items())
+        for name, row in rows.items():
+            writer.writerow({"trial": name, **row})
         write_text(Path(out), text.getvalue())
-    return len(rows), sum(not column.startswith(ITEMS) for column in columns)
+    return len(rows), len(columns) - len(item_columns)
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:
@@ -181,38 +191,46 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     if len(places) == 1:
         return [places[0].parent.name]
     common = os.path.commonpath(places)
-    names = [(*place.relative_to(common).parts, place.name)[0] for place in places]
+    names = []
+    for place in places:
+        parts = place.relative_to(common).parts
+        names.append(parts[0] if parts else place.name)
     return [name.removesuffix(".json") for name in names]
 
 
 def _metrics(path: Path) -> dict[str, Any]:
+    """Return the metrics of a run by column, then the numbers of questions."""
     content = {} if path.suffix == ".jsonl" else read_json(path, error=TrialsError)
     try:
-        if isinstance(content.get("tasks"), list):
-            tasks = [task for task in content["tasks"] if "task_name" in task]
-            results = {task["task_name"]: task["metrics"] for task in tasks}
-        else:
-            results = content["results"]
-        samples = content.get("n-samples") or {}
-        metrics = {
-            (task, name): value
-            for task, metrics in results.items()
-            for name, value in metrics.items()
-            if isinstance(value, (int, float)) and "stderr" not in name
-        }
-        counts = {task: samples.get(task, {}).get("effective") for task in results}
-        items = {
-            (task, name): counts[task]
-            for task, name in metrics
-            if isinstance(counts[task], (int, float)) and name.split(",")[0] in SHARES
-        }
+        return _columns(_results_by_task(content), content.get("n-samples") or {})
     except (KeyError, TypeError, AttributeError):
         raise TrialsError(
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
             " .csv or .parquet, and tokens need --tokenizer NAME"
         ) from None
-    values = {_column(*place): float(value) for place, value in metrics.items()}
-    return values | {f"{ITEMS}{_column(*place)}": count for place, count in items.items()}
+
+
+def _results_by_task(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if isinstance(content.get("tasks"), list):
+        named = [task for task in content["tasks"] if "task_name" in task]
+        return {task["task_name"]: task["metrics"] for task in named}
+    results: dict[str, dict[str, Any]] = content["results"]
+    return results
+
+
+def _columns(results: dict[str, dict[str, Any]], samples: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, float] = {}
+    items: dict[str, float] = {}
+    for task, metrics in results.items():
+        count = samples.get(task, {}).get("effective")
+        for name, value in metrics.items():
+            if not isinstance(value, (int, float)) or "stderr" in name:
+                continue
+            column = _column(task, name)
+            values[column] = float(value)
+            if isinstance(count, (int, float)) and name.split(",")[0] in SHARES:
+                items[f"{ITEMS}{column}"] = count
+    return values | items
 
 
 def _column(task: str, metric: str) -> str:
@@ -235,13 +253,17 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
         if not by_question:
             return None
         answers.append(by_question)
-    if len(answers) < 2 or any(by_question.keys() != answers[0].keys() for by_question in answers):
+    if len(answers) < 2 or any(run.keys() != answers[0].keys() for run in answers):
         return None
-    right_RI = np.array([[by_question[item] for item in answers[0]] for by_question in answers])
-    paired = right_RI.var(axis=0, ddof=1).mean()
+    questions = list(answers[0])
+    right_RI = np.array([[run[question] for question in questions] for run in answers])
+    paired_variance = right_RI.var(axis=0, ddof=1).mean()
+    if not paired_variance:
+        return None
     p_R = right_RI.mean(axis=1)
-    items = right_RI.shape[1]
-    return max(items, round(items * (p_R * (1.0 - p_R)).mean() / paired)) if paired else None
+    independent_variance = (p_R * (1.0 - p_R)).mean()
+    items: int = round(len(questions) * independent_variance / paired_variance)
+    return max(len(questions), items)
 
 
 def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
@@ -253,13 +275,14 @@ def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
                 answer = json.loads(line)
                 if answer.get("filter", chosen) != chosen:
                     continue
-                if not isinstance(value := answer.get(metric), (int, float)):
+                value = answer.get(metric)
+                if not isinstance(value, (int, float)):
                     return None
                 answers[str(answer["doc_id"])] = float(value)
     except (OSError, ValueError, KeyError, AttributeError) as error:
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
         raise TrialsError(
-            f"{file}: cannot be read: {' '.join(f'{type(error).__name__}: {error}'.split())}; move"
-            " it away to count questions alone"
+            f"{file}: cannot be read: {fault}; move it away to count questions alone"
         ) from error
     return answers
 
@@ -309,17 +332,22 @@ def _mixture_and_facts(
     trust: bool,
 ) -> tuple[Mixture, dict[str, Any]]:
     """Return the mixture of a file or a run; length, sizes and limits, as given or of the run."""
-    note, phases = "", None
+    note = ""
+    phases = None
     if source.is_dir():
-        run, folder = load_run(source, trust=trust), source
+        folder = source
+        run = load_run(source, trust=trust)
         parts = parts_of(run)
         if mixture is None:
-            note, mixture = run.outcome.note, run.outcome.result.mixture
+            note = run.outcome.note
+            mixture = run.outcome.result.mixture
             phases = run.outcome.result.phases
     else:
-        folder, parts = source.parent, parts_in(source)
+        folder = source.parent
+        parts = parts_in(source)
         if mixture is None:
-            mixture, content = Mixture.from_file(source), read_yaml(source)
+            mixture = Mixture.from_file(source)
+            content = read_yaml(source)
             if isinstance(content, dict):
                 phases = read_phases(StateFields(content, str(source), MixtureError))
     facts = {**_facts(folder, trust=trust), "note": note}
@@ -330,7 +358,8 @@ def _mixture_and_facts(
     elif parts:
         raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
     else:
-        facts[PHASES], mixture = (phases, phases.split(mixture)), phases.whole(mixture)
+        facts[PHASES] = (phases, phases.split(mixture))
+        mixture = phases.whole(mixture)
     if tokens is not None:
         facts["tokens"] = tokens
     if inventory is not None:
@@ -345,13 +374,14 @@ def _facts(folder: Path, *, trust: bool) -> dict[str, Any]:
     """
     has_corpus = (folder / "corpus" / "index.json").exists()
     if not (folder / "config.yaml").exists():
-        corpus = Corpus.open(folder / "corpus", verify=False) if has_corpus else None
-        return {} if corpus is None else {"inventory": corpus.inventory}
+        if not has_corpus:
+            return {}
+        return {"inventory": Corpus.open(folder / "corpus", verify=False).inventory}
     run = load_run(folder, trust=trust)
     parts = parts_of(run)
     facts: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
-        "max_epochs": run.config.constraints.usual_epochs,
+        "max_epochs": run.config.constraints.default_max_epochs,
         "inventory": spread_sizes(run, parts),
     }
     if has_corpus:
@@ -394,9 +424,12 @@ def _batch(text: str) -> tuple[int, int]:
 
 
 def _by_phase(tokens: int, lengths: Phases, mixtures: Mapping[str, Mixture]) -> list[Stage]:
-    ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
-    steps = zip(mixtures.items(), itertools.pairwise(ends), strict=True)
-    return [
-        Stage(mixture=mixture, tokens=end - start, name=name)
-        for (name, mixture), (start, end) in steps
-    ]
+    """Return a stage for each phase; their rounded tokens add up to `tokens`."""
+    stages: list[Stage] = []
+    start = 0
+    end_shares = itertools.accumulate(lengths.values())
+    for (name, mixture), end_share in zip(mixtures.items(), end_shares, strict=True):
+        end = round(end_share * tokens)
+        stages.append(Stage(mixture=mixture, tokens=end - start, name=name))
+        start = end
+    return stages

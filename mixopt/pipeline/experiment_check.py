@@ -25,12 +25,15 @@ from mixopt.pipeline.experiment_cost import (
     KnownSizes,
     Range,
     TrainingPart,
+    estimated_flops,
+    estimated_seconds,
     evaluation_tokens,
     known_sizes,
     largest_weights,
     planned_arms,
     proxy_parameters,
     shortage_lines,
+    total_tokens,
     training_parts,
     trial_speed,
 )
@@ -68,37 +71,29 @@ class Check:
     @property
     def tokens(self) -> tuple[int, int]:
         """Training tokens of all trials, minimum and maximum."""
-        return self._trained()
-
-    def _trained(self, evaluation: float = 0) -> tuple[Any, Any]:
-        """Return the tokens of all trials, each with its evaluation, minimum and maximum."""
-        return (
-            sum(part.least * (part.tokens + evaluation) for part in self.parts),
-            sum(part.most * (part.tokens + evaluation) for part in self.parts),
-        )
+        return total_tokens(self.parts)
 
     @property
     def flops(self) -> Range | None:
         """FLOPs of all trials, minimum and maximum; None if the parameters are unknown."""
         if self.parameters is None:
             return None
-        min_tokens, max_tokens = self.tokens
-        return 6.0 * self.parameters * min_tokens, 6.0 * self.parameters * max_tokens
+        return estimated_flops(self.parts, self.parameters)
 
     @property
     def seconds(self) -> Range | None:
         """Seconds for all trials on this machine with evaluation; None if not measured."""
         if not self.tokens_per_second:
             return None
-        rate = self.tokens_per_second * len(self.devices)
-        min_tokens, max_tokens = self._trained(self.evaluation)
-        return min_tokens / rate, max_tokens / rate
+        all_workers = self.tokens_per_second * len(self.devices)
+        return estimated_seconds(self.parts, self.evaluation, all_workers)
 
     def refuse(self) -> None:
         """Raise the first problem, if any, with the number of further problems."""
         if not self.problems:
             return
-        first, more = self.problems[0], len(self.problems) - 1
+        first = self.problems[0]
+        more = len(self.problems) - 1
         if not more:
             raise first
         raise type(first)(f"{first} (and {more} more; mixopt check lists all)") from first
@@ -124,43 +119,50 @@ class Check:
 
     def lines(self, *, with_table: bool = True) -> list[str]:
         """Return the result as lines for the terminal; at the start of a run without the table."""
-        facts = []
+        if with_table and self.natural is not None:
+            lines = [*self._domain_lines(), ""]
+        else:
+            lines = [self._domains()]
+        hanging = " " * (LABEL_WIDTH + 1)
+        for label, text in self._labelled_lines():
+            line = f"{label + ':':{LABEL_WIDTH}} {text}"
+            lines.append(wrapped(line, hanging) if with_table else line)
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return lines
+
+    def _labelled_lines(self) -> Iterator[tuple[str, str]]:
         for part in self.parts:
             count = _range((part.least, part.most), str)
-            facts.append((part.part, f"{count} trials, {short_count(part.tokens)} tokens each"))
+            yield part.part, f"{count} trials, {short_count(part.tokens)} tokens each"
         total = f"{_range(self.tokens, short_count)} tokens"
         if self.flops is not None:
             flops = _range(self.flops, lambda value: f"{value:.1e}")
             total += f", {flops} FLOPs at {short_count(self.parameters or 0)} parameters"
-        facts.append(("total", total))
-        facts += [("arms", line) for line in planned_arms(self.config)]
+        yield "total", total
+        for line in planned_arms(self.config):
+            yield "arms", line
         devices = ", ".join(f"{count} x {kind}" for kind, count in Counter(self.devices).items())
-        facts.append(("trains on", f"{devices} (proxy {self.config.proxy.name})"))
+        yield "trains on", f"{devices} (proxy {self.config.proxy.name})"
         if self.seconds is not None:
             speed = f"{short_count(self.tokens_per_second or 0)} tokens/s per worker"
-            text = f"about {_range(self.seconds, duration)} (estimate, at {speed})"
-            facts.append(("time here", text))
+            yield "time here", f"about {_range(self.seconds, duration)} (estimate, at {speed})"
         if list(experiment_urls(self.config)):
-            facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
-        hanging = " " * (LABEL_WIDTH + 1)
-        lines = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
-        if with_table:
-            lines = [wrapped(line, hanging) for line in lines]
-        is_table = with_table and self.natural is not None
-        domains = [*self._domain_lines(), ""] if is_table else [self._domains()]
-        return [*domains, *lines, *(f"warning: {warning}" for warning in self.warnings)]
+            yield "downloads", f"objects from stores, to {cache_folder()}"
 
     def _domains(self) -> str:
-        inventory, count = self.sizes.inventory, len(self.config.corpus.domains)
-        domains = f"{count} domain{'s' * (count != 1)}"
+        inventory = self.sizes.inventory
+        count = len(self.config.corpus.domains)
+        domains = "1 domain" if count == 1 else f"{count} domains"
         if inventory is None:
             return f"{domains}, sizes not given"
         total = short_count(sum(inventory.values()))
         return f"{domains} of {total} tokens ({self.sizes.basis})"
 
     def _domain_lines(self) -> list[str]:
-        inventory, title = self.sizes.inventory or {}, f"Domains, sizes {self.sizes.basis}"
-        total, target = sum(inventory.values()), self.config.propose.target_tokens
+        inventory = self.sizes.inventory or {}
+        total = sum(inventory.values())
+        title = f"Domains, sizes {self.sizes.basis}"
+        target = self.config.propose.target_tokens
         if target is not None:
             epochs = f"{target / total:.2g} epochs at natural shares"
             title += f"; {short_count(target)} tokens are {epochs}"
@@ -177,7 +179,7 @@ def _range(values: tuple[Any, Any], to_text: Callable[[Any], str]) -> str:
 
 
 def check(config: Config, *, probe: bool = False, validates: bool = True) -> Check:
-    """Check an experiment; reads at most the first documents of each domain, writes nothing.
+    """Check an experiment; read at most the first documents of each domain, and write nothing.
 
     Args:
         config: The experiment.
@@ -189,11 +191,12 @@ def check(config: Config, *, probe: bool = False, validates: bool = True) -> Che
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
 
     Examples:
-        >>> found = mixopt.check(run.config)
-        >>> found.problems, found.tokens
+        >>> result = mixopt.check(run.config)
+        >>> result.problems, result.tokens
         ([], ...)
     """
-    problems, sizes = list[MixoptError](), known_sizes(config)
+    problems: list[MixoptError] = []
+    sizes = known_sizes(config)
 
     def noted(call: Callable[..., Result], *arguments: Any) -> Result | None:
         try:
@@ -205,8 +208,8 @@ def check(config: Config, *, probe: bool = False, validates: bool = True) -> Che
     proxy = noted(_checked_proxy, config)
     if config.corpus.prepared is None:
         noted(_check_tokenizer, config)
-        for name, of_domain in _sources(config).items():
-            noted(_check_source, config, name, of_domain.under(config.corpus.root))
+        for name, source in _sources(config).items():
+            noted(_check_source, config, name, source.under(config.corpus.root))
     else:
         noted(check_prepared, config.corpus.prepared)
     noted(check_token_unit, config)
@@ -221,8 +224,17 @@ def check(config: Config, *, probe: bool = False, validates: bool = True) -> Che
     rate: float | None = None
     if probe and not problems and proxy is not None:
         rate = trial_speed(config, proxy, sizes.vocab_size, devices)
-    parts = training_parts(config, validates=validates)
-    return Check(config, problems, warnings, sizes, devices, parts, evaluation, parameters, rate)
+    return Check(
+        config,
+        problems,
+        warnings,
+        sizes,
+        devices,
+        parts=training_parts(config, validates=validates),
+        evaluation=evaluation,
+        parameters=parameters,
+        tokens_per_second=rate,
+    )
 
 
 def _sources(config: Config) -> dict[str, SourceConfig]:
@@ -232,8 +244,8 @@ def _sources(config: Config) -> dict[str, SourceConfig]:
 def _checked_proxy(config: Config) -> Proxy:
     name = config.proxy.name
     proxy = make_proxy(name, config.proxy.all_options)
-    able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
-    if config.proxy.simulate_epochs and not able:
+    can_simulate = getattr(load_plugin("proxy", name), "simulates_epochs", False)
+    if config.proxy.simulate_epochs and not can_simulate:
         raise ConfigError(
             f"proxy.simulate_epochs: proxy {name!r} cannot simulate epochs; leave it out"
         )
@@ -259,9 +271,13 @@ def _check_source(config: Config, name: str, source: SourceConfig) -> None:
         return
     text = first_look(name, source, config.corpus.on_bad_document)
     read = min(text, source.max_bytes or config.corpus.max_bytes or text)
-    field, stated = ("tokens", source.tokens) if source.tokens else ("bytes", source.bytes)
-    if config.corpus.tokenizer != "bytes" and field == "tokens":
-        read /= MAX_BYTES_PER_TOKEN
+    field = "bytes"
+    stated = source.bytes
+    if source.tokens:
+        field = "tokens"
+        stated = source.tokens
+        if config.corpus.tokenizer != "bytes":
+            read /= MAX_BYTES_PER_TOKEN
     if stated is not None and stated < read / 2:
         raise ConfigError(
             f"corpus.domains.{name}.{field}: {stated} is less than its files hold, at least"
@@ -275,7 +291,7 @@ def _shared_text(config: Config) -> Iterator[str]:
     try:
         shared = {} if corpus.prepared else shared_files(corpus.sources, corpus.root)
     except MixoptError:
-        return  # a problem already
+        return  # it is among the problems already
     for file, names in list(shared.items())[:MAX_SHARES]:
         quoted = " and ".join(map(repr, names))
         yield f"{file} is text of {quoted}; give each file to one domain"
@@ -347,14 +363,18 @@ def _as_far_as_known(
         limits = limits.model_copy(update=dict.fromkeys(unknown))
         design = design.model_copy(update={"max_usage": None})
     phases = Phases.of(config.design.phases)
-    tokens = config.propose.target_tokens
-    constraints = Constraints.from_config(limits, inventory, target_tokens=tokens, phases=phases)
+    constraints = Constraints.from_config(
+        limits, inventory, target_tokens=config.propose.target_tokens, phases=phases
+    )
     natural = Mixture.natural(inventory)
-    return design, natural if phases is None else phases.tied(natural), constraints
+    if phases is not None:
+        natural = phases.tied(natural)
+    return design, natural, constraints
 
 
 def _devices(config: Config, warnings: list[str]) -> list[str]:
-    request, device = config.sweep, config.proxy.device
+    request = config.sweep
+    device = config.proxy.device
     if request.executor != "local":
         return [f"executor {request.executor}"] * (request.workers or 1)
     devices = worker_devices(device, request.workers, request.gpus, warnings.append)
@@ -365,8 +385,12 @@ def _devices(config: Config, warnings: list[str]) -> list[str]:
 
 def full_run(config: Config, inventory: dict[str, int]) -> FullRun:
     """Return the run that the mixture is for."""
-    max_epochs, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
-    return FullRun(inventory, config.propose.target_tokens, max_epochs, phases)
+    return FullRun(
+        inventory,
+        config.propose.target_tokens,
+        config.constraints.default_max_epochs,
+        Phases.of(config.design.phases),
+    )
 
 
 def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
@@ -391,14 +415,15 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
             largest = largest_weights(config, natural, limits)
             yield from shortage_lines(config, sizes.sample, inventory, largest)
     except MixoptError:
-        return  # a problem already
+        return  # it is among the problems already
     full = full_run(config, inventory or dict.fromkeys(config.corpus.domains, 1))
     for name, weights in config.validation.baselines.items():
         if inventory is None and weights is None:
             continue
-        with suppress(MixoptError):  # a problem when it is made
+        with suppress(MixoptError):  # raised when the baseline is made
             mixture = baseline_without_trials(name, weights, full)
-            if mixture is not None and (line := baseline_breaks(name, mixture, limits)):
+            line = None if mixture is None else baseline_breaks(name, mixture, limits)
+            if line:
                 yield line
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixopt.config import Config, DomainConfig, SourceConfig, chosen_losses
+from mixopt.config import Config, DomainConfig, SourceConfig, TasksConfig, chosen_losses
 from mixopt.constraints import Constraints
 from mixopt.corpus import BYTES, counted_tokens, known_size, plain_name, scored_items
 from mixopt.errors import CorpusError
@@ -20,6 +20,15 @@ from mixopt.trials import anneal_mixtures, design_constraints
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
 TYPICAL_VOCABULARY = 50_000  # vocabulary size of an unknown tokenizer
+MAX_SHORTAGES = 5  # domains named in a line
+STEP_TOLERANCE = 1.01  # a sample may be 1% too small, because trials have whole steps
+FORWARD = 3  # cost of a training step in forward passes
+FLOPS_PER_PARAMETER = 6.0  # of training, for each token
+PRODUCT_SECONDS = 0.1  # for which matrix products are timed
+PRODUCT_SHARE = 0.7  # of their speed is reached by decoders of 0.1M to 60M parameters
+# Standard deviation of a metric over arms: the median over 17 metrics of 384 published fine-tuning
+# runs is .7 to .8 points, noise included.
+SPREAD_OF_ARMS = 0.01
 Basis = Literal["stated", "estimated", "unknown"]
 Range = tuple[float, float]  # minimum and maximum
 
@@ -36,17 +45,22 @@ class KnownSizes:
 
 def known_sizes(config: Config) -> KnownSizes:
     """Return the sizes that the configuration states, and what will be read of them."""
-    sources, rate = config.corpus.domains, _token_rate(config)
-    vocabulary = known_size(config.corpus.tokenizer) or TYPICAL_VOCABULARY
-    sample = _if_all({n: _to_read(n, source, config, rate) for n, source in sources.items()})
-    inventory = _if_all({name: _size(source, rate) for name, source in sources.items()})
+    sources = config.corpus.domains
+    rate = _token_rate(config)
+    inventory = _if_all_known({name: _size(source, rate) for name, source in sources.items()})
+    sample = _if_all_known(
+        {name: _tokens_to_read(name, source, config, rate) for name, source in sources.items()}
+    )
+    basis: Basis = "estimated"
     if inventory is None:
-        return KnownSizes(None, sample, "unknown", vocabulary)
-    exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
-    return KnownSizes(inventory, sample, "stated" if exact else "estimated", vocabulary)
+        basis = "unknown"
+    elif rate == 1.0 or all(source.tokens is not None for source in sources.values()):
+        basis = "stated"
+    vocabulary = known_size(config.corpus.tokenizer) or TYPICAL_VOCABULARY
+    return KnownSizes(inventory, sample, basis, vocabulary)
 
 
-def _if_all(sizes: dict[str, int | None]) -> dict[str, int] | None:
+def _if_all_known(sizes: dict[str, int | None]) -> dict[str, int] | None:
     """Return the sizes if all are known, else None."""
     known = {name: size for name, size in sizes.items() if size is not None}
     return known if len(known) == len(sizes) else None
@@ -54,10 +68,11 @@ def _if_all(sizes: dict[str, int | None]) -> dict[str, int] | None:
 
 def _token_rate(config: Config) -> float:
     """Return the estimated tokens of a byte, before the text is prepared."""
-    return 1.0 if plain_name(config.corpus.tokenizer) == BYTES else 1 / BYTES_PER_TOKEN
+    is_bytes = plain_name(config.corpus.tokenizer) == BYTES
+    return 1.0 if is_bytes else 1 / BYTES_PER_TOKEN
 
 
-def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
+def _tokens_to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
     """Return the tokens that will be read from a domain; None if unknown."""
     if isinstance(source, DomainConfig) and source.mixed is not None:
         return source.mixed.tokens
@@ -75,16 +90,14 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
 
 def _size(source: SourceConfig, rate: float) -> int | None:
     """Return the stated tokens of the whole domain; None without them."""
-    return max(1, round(source.bytes * rate)) if source.bytes else source.tokens
-
-
-MAX_SHORTAGES = 5  # domains named in a line
-FORWARD = 3  # cost of a training step in forward passes
+    if source.bytes:
+        return max(1, round(source.bytes * rate))
+    return source.tokens
 
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """Numbers of trials in one part of a run, and tokens of each."""
+    """Minimum and maximum number of trials in one part of a run, and tokens of each."""
 
     part: str
     least: int
@@ -92,46 +105,82 @@ class TrainingPart:
     tokens: int
 
 
+def total_tokens(parts: Sequence[TrainingPart], evaluation: float = 0) -> tuple[Any, Any]:
+    """Return the tokens of all trials, each with its evaluation, minimum and maximum."""
+    minimum = sum(part.least * (part.tokens + evaluation) for part in parts)
+    maximum = sum(part.most * (part.tokens + evaluation) for part in parts)
+    return minimum, maximum
+
+
+def estimated_flops(parts: Sequence[TrainingPart], parameters: int) -> Range:
+    """Return the FLOPs of training all trials, minimum and maximum."""
+    min_tokens, max_tokens = total_tokens(parts)
+    flops_per_token = FLOPS_PER_PARAMETER * parameters
+    return flops_per_token * min_tokens, flops_per_token * max_tokens
+
+
+def estimated_seconds(
+    parts: Sequence[TrainingPart], evaluation: float, tokens_per_second: float
+) -> Range:
+    """Return the seconds for all trials with evaluation, minimum and maximum.
+
+    `tokens_per_second` is the speed of all workers together.
+    """
+    min_tokens, max_tokens = total_tokens(parts, evaluation)
+    return min_tokens / tokens_per_second, max_tokens / tokens_per_second
+
+
 def evaluation_tokens(config: Config) -> float:
     """Return the cost of a trial's held-out losses and tasks in training tokens."""
-    interval, trained = config.proxy.eval_every, config.proxy.tokens
-    times = math.ceil(trained / interval) if interval else 1
     tokens = len({**config.corpus.sources, **config.evaluation}) * config.proxy.eval_tokens
     if config.tasks is not None:
-        items = [item for name in config.tasks.sets for item in scored_items(config.tasks, name)]
-        size = sum(len((item.context + item.continuation).encode()) for item in items)
+        size = sum(_task_bytes(config.tasks, name) for name in config.tasks.sets)
         tokens += math.ceil(size * _token_rate(config))
+    interval = config.proxy.eval_every
+    times = math.ceil(config.proxy.tokens / interval) if interval else 1
     return tokens * times / FORWARD
+
+
+def _task_bytes(tasks: TasksConfig, name: str) -> int:
+    items = scored_items(tasks, name)
+    return sum(len((item.context + item.continuation).encode()) for item in items)
 
 
 def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
     """Return the number of trials in each part of a run."""
-    design, validation, tokens = config.design, config.validation, config.proxy.tokens
+    design = config.design
+    first = design.first_trials
     later = design.trials - design.first_round
+    first_tokens = later_tokens = config.proxy.tokens
+    stop = config.sweep.stop
+    if stop is not None:
+        later_tokens = stop.tokens(config.proxy.tokens)
+        stoppable_tokens = later_tokens * design.first_round
+        whole_tokens = config.proxy.tokens * (first - design.first_round)  # anchors and replicates
+        first_tokens = round((stoppable_tokens + whole_tokens) / first)
+    parts = [
+        TrainingPart("first round", first, first, first_tokens),
+        TrainingPart("later rounds", later, later, later_tokens),
+    ]
+    if validates:
+        parts.append(_validation_part(config))
+    return tuple(part for part in parts if part.most)
+
+
+def _validation_part(config: Config) -> TrainingPart:
+    validation = config.validation
     baselines = len(validation.baselines)
     min_runs = (1 + baselines) * validation.seeds
     max_runs = (validation.rounds + baselines) * validation.most_seeds
-    stop, first, mean = config.sweep.stop, design.first_trials, tokens
-    if stop is not None:
-        mean = stop.tokens(tokens)
-        whole = first - design.first_round  # anchors and replicates
-        tokens = round((mean * design.first_round + tokens * whole) / first)
-    parts = [
-        TrainingPart("first round", first, first, tokens),
-        TrainingPart("later rounds", later, later, mean),
-        TrainingPart("validation", min_runs, max_runs, config.validation_tokens),
-    ]
-    return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
-
-
-PRODUCT_SECONDS = 0.1
-PRODUCT_SHARE = 0.7  # of that speed is reached by decoders of 0.1M to 60M parameters
+    return TrainingPart("validation", min_runs, max_runs, config.validation_tokens)
 
 
 def proxy_parameters(proxy: Any, vocab_size: int) -> int | None:
     """Return the parameters of a trial's model; None if the proxy does not report them."""
-    count = getattr(proxy, "parameters", None)  # an own proxy may have an option of this name
-    return int(count(vocab_size)) if callable(count) else None
+    count = getattr(proxy, "parameters", None)
+    if not callable(count):  # a user's proxy may have an option of this name
+        return None
+    return int(count(vocab_size))
 
 
 def trial_speed(
@@ -149,15 +198,16 @@ def trial_speed(
 
 def estimated_speed(flops_per_token: float) -> float:
     """Estimate tokens per second of a worker on one core from the speed of matrix products."""
-    side, products = np.random.default_rng(0).random((256, 256), dtype=np.float32), 0
-    with one_blas_thread(len(side)):
-        np.matmul(side, side)  # warm-up
+    matrix = np.random.default_rng(0).random((256, 256), dtype=np.float32)
+    products = 0
+    with one_blas_thread(len(matrix)):
+        np.matmul(matrix, matrix)  # warm-up
         start = time.process_time()
         while time.process_time() - start < PRODUCT_SECONDS:
-            np.matmul(side, side)
+            np.matmul(matrix, matrix)
             products += 1
         seconds = time.process_time() - start
-    return PRODUCT_SHARE * 2 * products * len(side) ** 3 / seconds / flops_per_token
+    return PRODUCT_SHARE * 2 * products * len(matrix) ** 3 / seconds / flops_per_token
 
 
 def shortage_lines(
@@ -167,26 +217,31 @@ def shortage_lines(
     max_weights: Mapping[str, float],
 ) -> Iterator[str]:
     """Yield a warning that names domains whose prepared sample is too small for a trial."""
-    corpus, tokens = config.corpus, config.proxy.tokens
+    corpus = config.corpus
+    tokens = config.proxy.tokens
     target = config.propose.target_tokens or 0
     simulates = config.proxy.simulate_epochs and target > 0
-    shortages: list[tuple[float, str]] = []
+    epochs: dict[str, float] = {}
+    texts: dict[str, str] = {}
     for name in sample:
         if corpus.prepared is None and not corpus.domains[name].has_text:
             continue
         drawn = max_weights[name] * tokens
-        epochs, full_epochs = drawn / sample[name], max_weights[name] * target / inventory[name]
-        needed = drawn / max(full_epochs, 1.0)
         if simulates:
             needed = min(inventory[name] * min(tokens / target, 1.0), drawn)
-        if (simulates or epochs > OFTEN) and needed > 1.01 * sample[name]:  # 1%: whole steps
-            about = (
-                f"a weight of {max_weights[name]:.2g} ({short_count(round(needed))} tokens needed)"
+        else:
+            full_epochs = max_weights[name] * target / inventory[name]
+            needed = drawn / max(full_epochs, 1.0)
+        epochs[name] = drawn / sample[name]
+        is_repeated = simulates or epochs[name] > OFTEN
+        if is_repeated and needed > STEP_TOLERANCE * sample[name]:
+            texts[name] = (
+                f"{name} {epochs[name]:.1f} times at a weight of {max_weights[name]:.2g}"
+                f" ({short_count(round(needed))} tokens needed)"
             )
-            shortages.append((epochs, f"{name} {epochs:.1f} times at {about}"))
-    if shortages:
-        shortages.sort(key=lambda entry: -entry[0])
-        names = first_few([text for _, text in shortages], MAX_SHORTAGES)
+    if texts:
+        by_epochs = sorted(texts, key=lambda name: -epochs[name])
+        names = first_few([texts[name] for name in by_epochs], MAX_SHORTAGES)
         yield (
             f"the prepared text is small for proxy.tokens: a trial may repeat {names}, more"
             " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"
@@ -202,17 +257,14 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
         return {name: max(mixture[name] for mixture in mixtures) for name in natural}
     allowed = design_constraints(design, natural, constraints)
     max_weights = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
-    if (lengths := design.phases) is None:
+    lengths = design.phases
+    if lengths is None:
         return max_weights
-    names = Phases(lengths).names(max_weights)
-    return {
-        n: min(1.0, sum(min(max_weights[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names
-    }
-
-
-# Standard deviation of a metric over arms: the median over 17 metrics of 384 published fine-tuning
-# runs is .7 to .8 points, noise included.
-SPREAD_OF_ARMS = 0.01
+    totals: dict[str, float] = {}
+    for name in Phases(lengths).names(max_weights):
+        by_phase = [min(max_weights[f"{phase}/{name}"], lengths[phase]) for phase in lengths]
+        totals[name] = min(1.0, sum(by_phase))
+    return totals
 
 
 def planned_arms(config: Config) -> list[str]:
@@ -221,14 +273,16 @@ def planned_arms(config: Config) -> list[str]:
     Before there are trials, the noise is its maximum for the number of questions, at p = 1/2.
     """
     items = chosen_losses(config.resolved_objective, config.losses).items
-    arms, lines = config.design.trials, list[str]()
+    arms = config.design.trials
+    has_control = config.design.anchors or config.design.anneals is not None
+    lines: list[str] = []
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)
         ranking = power(noise, SPREAD_OF_ARMS, arms, items=count)
-        hint = (
-            "" if ranking.items is None else f"; {short_count(ranking.items)} questions make it 80%"
-        )
-        if not config.design.anchors and config.design.anneals is None:
+        hint = ""
+        if ranking.items is not None:
+            hint = f"; {short_count(ranking.items)} questions make it 80%"
+        if not has_control:
             hint += "; no arm is a control: set design.anchors: [natural]"
         lines.append(
             f"{name}, {count} questions: an error of up to {100 * noise:.1f} points; the best of"

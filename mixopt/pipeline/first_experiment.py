@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +24,26 @@ from mixopt.errors import ConfigError, CorpusError
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_text
 
-MIN_TRIALS, MAX_TRIALS = 12, 64
+MIN_TRIALS = 12
+MAX_TRIALS = 64
 BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
 SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
 MAX_FILES_READ = 16  # in a domain
 MIN_LENGTH = 16  # mean characters of a text column whose name is not in TEXT_NAMES
 MAX_LISTED = 20  # globs of a domain; beyond it, files are listed
+ONE_LINE = math.inf  # characters of a line of YAML
 Splits = dict[str, list[Path]]  # files by split
 _SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
 _ABOUT = re.compile(
@@ -59,12 +68,21 @@ class FoundDomain:
     @property
     def fields(self) -> dict[str, Any]:
         """The domain's fields in the YAML."""
-        fields: dict[str, Any] = {
-            name: paths if len(paths) > 1 else paths[0]
-            for name, paths in (("path", self.path), ("validation", self.validation))
-            if paths
-        }
-        return fields if self.column == "text" else {**fields, "column": self.column}
+        fields: dict[str, Any] = {"path": _one_or_list(self.path)}
+        if self.validation:
+            fields["validation"] = _one_or_list(self.validation)
+        if self.column != "text":
+            fields["column"] = self.column
+        return fields
+
+    @property
+    def fields_with_size(self) -> dict[str, Any]:
+        """The domain's fields in the YAML, with the bytes of its text."""
+        return {**self.fields, "bytes": self.bytes}
+
+
+def _one_or_list(paths: list[str]) -> str | list[str]:
+    return paths if len(paths) > 1 else paths[0]
 
 
 def start_experiment(
@@ -86,7 +104,9 @@ def start_experiment(
         )
     configs = {domain.name: DomainConfig(**domain.fields) for domain in domains}
     counts = count_domains(CorpusConfig(domains=configs, tokenizer="bytes"))
-    sources = [replace(d, bytes=count.bytes) for d, count in zip(domains, counts, strict=True)]
+    sources = [
+        replace(domain, bytes=count.bytes) for domain, count in zip(domains, counts, strict=True)
+    ]
     text = experiment_text(sources, paths, out)
     if out.exists():  # since the files were measured
         raise ConfigError(exists)
@@ -105,11 +125,12 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     """Return the YAML of an experiment, with comments."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-") or "mixopt"
     indent = "\n    "
-    domains = [f"{_yaml(s.name)}: {_yaml({**s.fields, 'bytes': s.bytes})}" for s in sources]
-    weights = [f"{_yaml(source.name)}: 1" for source in sources]
-    is_broken = any(source.is_broken for source in sources)
+    domains = [_yaml_entry(source.name, source.fields_with_size) for source in sources]
+    weights = [_yaml_entry(source.name, 1) for source in sources]
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(sources)))
-    skip = "  on_bad_document: skip   # some rows cannot be read; error stops there\n"
+    skip = ""
+    if any(source.is_broken for source in sources):
+        skip = "  on_bad_document: skip   # some rows cannot be read; error stops there\n"
     return f"""\
 # How much of each domain should a model be trained on? Written by
 #   mixopt {shlex.join(["init", *map(str, paths), "--out", str(out)])}
@@ -119,7 +140,7 @@ name: {_yaml(name)}
 corpus:
   tokenizer: {_tokenizer(sources):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer
   max_bytes: 20_000_000  # maximum text read per domain: a sample is enough
-{skip if is_broken else ""}\
+{skip}\
   # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9
   domains:
     {indent.join(domains)}
@@ -145,10 +166,15 @@ validate:
 """
 
 
+def _yaml_entry(name: str, value: object) -> str:
+    return f"{_yaml(name)}: {_yaml(value)}"
+
+
 def _yaml(value: object) -> str:
     """Return a value as YAML in one line."""
-    style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": math.inf}
-    listed: str = yaml.safe_dump([value], allow_unicode=True, **style)
+    listed: str = yaml.safe_dump(
+        [value], allow_unicode=True, default_flow_style=True, sort_keys=False, width=ONE_LINE
+    )
     return listed.strip()[1:-1]
 
 
@@ -165,18 +191,9 @@ def _proxy() -> str:
 
 def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[str]]:
     """Find the domains of files and folders; also return what is left out, and why."""
-    places, left_out = [Path(path) for path in paths], list[str]()
-    by_path = {place.resolve(): place for place in places}
-    for place in places:
-        if not place.exists():
-            raise ConfigError(f"init: {place}: no such file or folder")
-        path = place.resolve()
-        for folder in (path, *path.parents):
-            outer = by_path.get(folder, place)
-            if outer is not place:
-                raise ConfigError(
-                    f"init: {place}: is in {outer}, which is given too; give one of them"
-                )
+    places = [Path(path) for path in paths]
+    _check_places(places)
+    left_out: list[str] = []
     while len(places) == 1 and places[0].is_dir():
         places = _visible(places[0], left_out)
     groups: dict[str, Splits] = {}
@@ -188,9 +205,25 @@ def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[s
     return [domain for domain in domains if domain is not None], left_out
 
 
+def _check_places(places: Sequence[Path]) -> None:
+    """Raise ConfigError if a file or folder is missing, or inside another one of them."""
+    by_path = {place.resolve(): place for place in places}
+    for place in places:
+        if not place.exists():
+            raise ConfigError(f"init: {place}: no such file or folder")
+        path = place.resolve()
+        for folder in (path, *path.parents):
+            outer = by_path.get(folder, place)
+            if outer is not place:
+                raise ConfigError(
+                    f"init: {place}: is in {outer}, which is given too; give one of them"
+                )
+
+
 def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | None:
     """Return a domain of the files that have its text column; None if there are none."""
-    if (fault := name_fault(name)) is not None:
+    fault = name_fault(name)
+    if fault is not None:
         left_out.append(f"{name}: {fault}; rename it")
         return None
     held_out = "validation" if splits["validation"] else "test"
@@ -201,14 +234,15 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
     if not splits["train"]:
         return None
     readable = _readable(splits["train"], left_out)
-    step = max(1, len(readable) / MAX_FILES_READ)
-    sample = [readable[int(k * step)] for k in range(min(MAX_FILES_READ, len(readable)))]
-    first = {file: _first_rows(file, left_out) for file in sample}
-    columns = Counter(column for rows in first.values() if rows and (column := _text_column(rows)))
-    column = next((name for name, _ in columns.most_common(1)), "")
-    unusable = {
-        file for file, rows in first.items() if not _has_column(column, file, rows, left_out)
-    }
+    samples = {file: _first_rows(file, left_out) for file in _spread(readable)}
+    column = _common_column(samples.values())
+    unusable: set[Path] = set()
+    is_broken = False
+    for file, rows in samples.items():
+        if not _has_column(column, file, rows, left_out):
+            unusable.add(file)
+        elif rows is not None and rows.broken:
+            is_broken = True
     used = [file for file in readable if file not in unusable]
     if not column or not used:
         return None
@@ -217,10 +251,31 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
         for file in _readable(splits[held_out], left_out)
         if _has_column(column, file, _first_rows(file, left_out), left_out)
     ]
-    is_broken = any(rows.broken for file, rows in first.items() if rows and file not in unusable)
-    suffixes = ", ".join(dict.fromkeys(map(_suffix, used)))
-    held_out_paths = _paths(validation)
-    return FoundDomain(name, _paths(used), len(used), suffixes, column, held_out_paths, is_broken)
+    return FoundDomain(
+        name,
+        path=_paths(used),
+        files=len(used),
+        format=", ".join(dict.fromkeys(map(_suffix, used))),
+        column=column,
+        validation=_paths(validation),
+        is_broken=is_broken,
+    )
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    """Return at most MAX_FILES_READ of the files, evenly spaced."""
+    step = max(1, len(files) / MAX_FILES_READ)
+    return [files[int(k * step)] for k in range(min(MAX_FILES_READ, len(files)))]
+
+
+def _common_column(samples: Iterable[FirstRows | None]) -> str:
+    """Return the most frequent text column of the samples; "" if none has one."""
+    columns = Counter[str]()
+    for rows in samples:
+        column = _text_column(rows) if rows is not None else None
+        if column is not None:
+            columns[column] += 1
+    return max(columns, key=columns.__getitem__, default="")
 
 
 def _readable(files: Sequence[Path], left_out: list[str]) -> list[Path]:
@@ -248,7 +303,8 @@ def _first_rows(file: Path, left_out: list[str]) -> FirstRows | None:
         return None
     if rows.rows:
         return rows
-    left_out.append(f"{file}: {'no row can be read' if rows.broken else 'no documents'}")
+    why = "no row can be read" if rows.broken else "no documents"
+    left_out.append(f"{file}: {why}")
     return None
 
 
@@ -266,33 +322,42 @@ def _has_column(column: str, file: Path, rows: FirstRows | None, left_out: list[
 
 def _text_column(rows: FirstRows) -> str | None:
     """Return the text column: by its name, else the one with the longest text."""
-    texts = {
-        name: values
-        for name in rows.columns
-        if (values := rows.texts(name)) and 2 * len(values) >= len(rows.rows)
-    }
-    text_name = next((name for name in TEXT_NAMES if name in texts), None)
-    if text_name is not None:
-        return text_name
-    lengths = {
+    texts: dict[str, list[str]] = {}
+    for name in rows.columns:
+        values = rows.texts(name)
+        if values and 2 * len(values) >= len(rows.rows):
+            texts[name] = values
+    for name in TEXT_NAMES:
+        if name in texts:
+            return name
+    mean_lengths = {
         name: sum(map(len, values)) / len(values)
         for name, values in texts.items()
         if any(" " in text for text in values)
     }
-    longest = max(lengths, key=lambda name: lengths[name], default=None)
-    return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
+    longest = max(mean_lengths, key=mean_lengths.__getitem__, default=None)
+    if longest is None or mean_lengths[longest] < MIN_LENGTH:
+        return None
+    return longest
 
 
 def _split_of(place: Path, file: Path) -> tuple[str, str]:
     """Return domain and split of a file."""
-    folders = () if place == file else (place.resolve().name, *file.relative_to(place).parts[:-1])
-    stem, parent = _stem(file), place.resolve().parent.name or "text"
-    word = _SPLIT_WORD.search(stem)
-    words = [name.lower() for name in (*folders, *([word[2]] if word else []))]
-    split = next((SPLITS[name] for name in words if name in SPLITS), "train")
+    folders: list[str] = []
+    if place != file:
+        folders = [place.resolve().name, *file.relative_to(place).parts[:-1]]
+    stem = _stem(file)
+    words = [folder.lower() for folder in folders]
+    split_word = _SPLIT_WORD.search(stem)
+    if split_word is not None:
+        words.append(split_word[2].lower())
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    split = splits[0] if splits else "train"
+    domains = [folder for folder in folders if folder.lower() not in SPLITS]
+    if domains:
+        return domains[0], split
     plain_stem = _SPLIT_WORD.sub("", stem).strip("-_. ")
-    domain = next((name for name in folders if name.lower() not in SPLITS), "")
-    return domain or plain_stem or parent, split
+    return plain_stem or place.resolve().parent.name or "text", split
 
 
 def _visible(folder: Path, left_out: list[str]) -> list[Path]:
@@ -313,7 +378,10 @@ def _below(place: Path, left_out: list[str]) -> list[Path]:
         return []
     if not place.is_dir():
         return [place]
-    return [file for path in _visible(place, left_out) for file in _below(path, left_out)]
+    files: list[Path] = []
+    for path in _visible(place, left_out):
+        files += _below(path, left_out)
+    return files
 
 
 def _suffix(file: Path) -> str:
@@ -331,13 +399,30 @@ def _stem(file: Path) -> str:
 def _paths(files: Sequence[Path]) -> list[str]:
     """Return globs that match exactly these files, or else the files."""
     names = {file.as_posix() for file in files}
-    for prefix in (lambda file: "", _stem):
-        globs = dict.fromkeys(
-            f"{glob.escape(f'{file.parent.as_posix()}/{prefix(file)}')}*"
-            f"{glob.escape(_suffix(file))}"
-            for file in files
-        )
-        matched = {Path(path).as_posix() for pattern in globs for path in glob.glob(pattern)}
-        if len(files) > 1 and len(globs) <= MAX_LISTED and matched == names:
-            return list(globs)
+    if len(files) > 1:
+        of_suffix = _distinct(_glob(file, "") for file in files)
+        if _match_exactly(of_suffix, names):
+            return of_suffix
+        of_stem = _distinct(_glob(file, _stem(file)) for file in files)
+        if _match_exactly(of_stem, names):
+            return of_stem
     return [glob.escape(name) for name in sorted(names)]
+
+
+def _glob(file: Path, prefix: str) -> str:
+    """Return the glob of the files beside a file with its suffix and a prefix."""
+    start = glob.escape(f"{file.parent.as_posix()}/{prefix}")
+    return f"{start}*{glob.escape(_suffix(file))}"
+
+
+def _distinct(patterns: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(patterns))
+
+
+def _match_exactly(globs: Sequence[str], names: set[str]) -> bool:
+    if len(globs) > MAX_LISTED:
+        return False
+    matched: set[str] = set()
+    for pattern in globs:
+        matched.update(Path(path).as_posix() for path in glob.glob(pattern))
+    return matched == names

@@ -163,12 +163,13 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
         raise RunError(f"{directory}: contains neither a run nor a fit; nothing to verify")
     files = visible_files(path)
     size = sum(file.stat().st_size for file in files)
+    part = CheckedPart("fit", "whole", len(files), size)
     try:
         fit_content(path)
     except MixoptError as error:
         file, _, fault = str(error).partition(": ")
-        return [CheckedPart("fit", "damaged", len(files), size, {file: fault}, FIT_COMMAND)]
-    return [CheckedPart("fit", "whole", len(files), size)]
+        part = replace(part, state="damaged", faults={file: fault}, fix=FIT_COMMAND)
+    return [part]
 
 
 def fit_of(run: Run, trials: Trials, objective: Objective | None = None, title: str = "fit") -> Fit:
@@ -287,16 +288,23 @@ def request_from(
     trust: bool = False,
 ) -> tuple[ProposalRequest, Run | None]:
     """Return the request of `propose`, and the run; arguments that are None are the run's."""
-    fit, is_run = load_fit(directory, trust=trust), (Path(directory) / "config.yaml").exists()
+    fit = load_fit(directory, trust=trust)
+    is_run = (Path(directory) / "config.yaml").exists()
     run = load_run(directory, trust=trust) if is_run else None
-    has_corpus = run is not None and (run.path / "corpus").exists()
-    rates = tokens_per_byte(run.corpus) if run and has_corpus and inventory else None
-    sizes = inventory and read_inventory(inventory, fit.domains, tokens_per_byte=rates)
-    changes: dict[str, Any] = {"tokens": tokens, "constraints": constraints, "inventory": sizes}
-    if run is not None:
-        request = request_of(run, fit, target, **changes)
+    sizes = None if inventory is None else _read_sizes(inventory, fit, run)
+    if run is None:
+        request = ProposalRequest.of(
+            fit,
+            target,
+            phases=fit.trials.phases,
+            tokens=tokens,
+            constraints=constraints,
+            inventory=sizes,
+        )
     else:
-        request = ProposalRequest.of(fit, target, phases=fit.trials.phases, **changes)
+        request = request_of(
+            run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes
+        )
     if not free:
         return request, run
     name = "the mixture"
@@ -306,22 +314,33 @@ def request_from(
                 f"--free {free[0]}: {directory} recommends no mixture to hold the others at; give"
                 f" one: --free {free[0]}=FILE"
             )
-        reference, name = run.outcome.result.mixture, "the run"
+        reference = run.outcome.result.mixture
+        name = "the run"
     limits = request.constraints.frozen_but(free, reference, name)
     return replace(request, constraints=limits), run
 
 
+def _read_sizes(inventory: Path, fit: Fit, run: Run | None) -> dict[str, int]:
+    """Read tokens by domain; sizes in bytes are converted by the run's corpus, if there is one."""
+    rates = None
+    if run is not None and (run.path / "corpus").exists():
+        rates = tokens_per_byte(run.corpus)
+    return read_inventory(inventory, fit.domains, tokens_per_byte=rates)
+
+
 def parts_of(run: Run) -> Parts:
     """Return the prepared shares of the parts of each mixed domain of a run."""
-    mixed, corpus = run.config.corpus.mixed, run.path / "corpus"
+    mixed = run.config.corpus.mixed
     if not mixed:
         return {}
+    corpus = run.path / "corpus"
     if corpus.exists():
         return {name: record["shares"] for name, record in run.corpus.provenance["mixed"].items()}
     for file in (run.path / RECOMMENDATION, run.path / "proposal.yaml"):
-        parts = parts_in(file) if file.exists() else {}
-        if mixed.keys() <= parts.keys():
-            return parts
+        if file.exists():
+            parts = parts_in(file)
+            if mixed.keys() <= parts.keys():
+                return parts
     raise RunError(
         f"{corpus}: missing, so the shares of the parts of {', '.join(mixed)} are unknown; restore"
         " it, or prepare it again with mixopt run"
@@ -331,7 +350,9 @@ def parts_of(run: Run) -> Parts:
 def with_parts(answer: Answer, run: Run) -> Answer:
     """Return an answer with the parts of mixed domains in its provenance."""
     parts = parts_of(run)
-    return replace(answer, provenance={**answer.provenance, PARTS: parts}) if parts else answer
+    if not parts:
+        return answer
+    return replace(answer, provenance={**answer.provenance, PARTS: parts})
 
 
 def parts_in(file: Path) -> Parts:
@@ -348,7 +369,8 @@ def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
     """Return a mixture in which each mixed domain is replaced by its parts."""
     weights: dict[str, float] = {}
     for name, weight in mixture.items():
-        weights |= {part: weight * share for part, share in parts.get(name, {name: 1.0}).items()}
+        for part, share in parts.get(name, {name: 1.0}).items():
+            weights[part] = weight * share
     return Mixture(weights)
 
 
@@ -363,19 +385,23 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
             name: source.tokens for name, source in sources.items() if source.tokens is not None
         }
     sizes = {name: size for name, size in run.inventory.items() if name not in parts}
-    prepared = _part_records(run, parts)
-    return sizes | {
-        part: sources[part].tokens or source["tokens"] for part, source in prepared.items()
-    }
+    for part, record in _part_records(run, parts).items():
+        sizes[part] = sources[part].tokens or record["tokens"]
+    return sizes
 
 
 def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
     """Return mean tokens of a document, with mixed domains replaced by their parts."""
     means = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
-    prepared = {name: part for name, part in _part_records(run, parts).items() if part["documents"]}
-    return means | {name: part["tokens"] / part["documents"] for name, part in prepared.items()}
+    for part, record in _part_records(run, parts).items():
+        if record["documents"]:
+            means[part] = record["tokens"] / record["documents"]
+    return means
 
 
 def _part_records(run: Run, parts: Parts) -> dict[str, dict[str, Any]]:
-    mixed = run.corpus.provenance["mixed"] if parts else {}
-    return {part: record for name in parts for part, record in mixed[name]["whole"].items()}
+    """Return the tokens and documents of the whole text of each part."""
+    records: dict[str, dict[str, Any]] = {}
+    for name in parts:
+        records |= run.corpus.provenance["mixed"][name]["whole"]
+    return records

@@ -43,7 +43,9 @@ from mixopt.system import (
 )
 from mixopt.trials import TrialResult
 
-MAX_WORKERS, MAX_REASONS = 16, 5  # with a line each
+MAX_WORKERS = 16  # with a line each
+MAX_REASONS = 5  # with a line each
+MAX_TRIALS_SUGGESTED = 500  # compared with a misspelt name
 MAX_NAMED = 3  # trials named with a reason
 MAX_REASON = 300  # characters
 NAME_WIDTH = 9  # columns of a step's name
@@ -62,12 +64,17 @@ def status(run: Run) -> dict[str, Any]:
     running = is_in_use(run.path) or any(entry.get("going_on") for entry in steps.values())
     recommended = None
     if steps[VALIDATE.name]["state"] == "done":
-        verdict = run.recommendation
-        recommended = {"mixture": verdict.chosen, "standing": verdict.standing}
-        recommended["headline"] = headline_of(run)
+        recommended = {
+            "mixture": run.recommendation.chosen,
+            "standing": run.recommendation.standing,
+            "headline": headline_of(run),
+        }
     return {
-        "path": str(run.path), "running": running, "recommendation": recommended, "steps": steps
-    }  # fmt: skip
+        "path": str(run.path),
+        "running": running,
+        "recommendation": recommended,
+        "steps": steps,
+    }
 
 
 def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any]]:
@@ -79,7 +86,8 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
         try:
             state, answer = _in_short(status(load_run(record.parent, trust=trust)))
         except MixoptError as error:
-            state, answer = "unreadable", str(error)
+            state = "unreadable"
+            answer = str(error)
         rows.append({"run": record.parent.name, "state": state, "answer": answer})
     if not rows:
         load_run(folder)  # raises with the reason
@@ -88,18 +96,21 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
 
 def _in_short(content: dict[str, Any]) -> tuple[str, str]:
     """Return the first unfinished step with its state, and the headline or details."""
-    headline = (content["recommendation"] or {}).get("headline", "")
+    headline = ""
+    if content["recommendation"] is not None:
+        headline = content["recommendation"]["headline"]
     for step, entry in content["steps"].items():
         if entry["state"] != "done":
-            state, *words = _step_words(entry)
-            return f"{step}: {state}", headline or ", ".join(words)
+            state, *details = _step_words(entry)
+            return f"{step}: {state}", headline or ", ".join(details)
     return "done", headline
 
 
 def status_lines(content: dict[str, Any]) -> Iterator[str]:
     """Yield a status as text: the recommendation, then a line for each step and worker."""
     if content["recommendation"] is not None:
-        yield from (content["recommendation"]["headline"], "")
+        yield content["recommendation"]["headline"]
+        yield ""
     path = shlex.quote(content["path"])
     for step, entry in content["steps"].items():
         yield f"{step:<{NAME_WIDTH}} {', '.join(_step_words(entry))}"
@@ -123,41 +134,68 @@ def _step_status(run: Run, step: Step) -> dict[str, Any]:
 
 def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     """Count the trials of a step, a sweep's later rounds included; hours and nodes by attempts."""
-    folder, is_running = step.trial_folder(run.path), state == "running"
+    folder = step.trial_folder(run.path)
     trials: dict[str, Any] = {}
-    workers: Sequence[Beat] = read_progress(folder) if is_running else ()
-    # Submitted jobs may still train without an owner.
-    if state in {"interrupted", "waiting"} and folder.is_dir():
+    workers: Sequence[Beat] = ()
+    if state == "running":
+        workers = read_progress(folder)
+    elif state in {"interrupted", "waiting"} and folder.is_dir():
+        # Submitted jobs may still train without an owner.
         workers = _running_groups(run, folder, trials)
-    attempts, to_go, stop = read_attempts(folder), 0, None
+    attempts = read_attempts(folder)
+    total = 0
+    results: list[TrialResult] = []
     if (folder / GROUPS).exists():
         total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
         results = [read_entry(path)[1] for path in step.trial_files(run.path)]
-        stop, to_go = run.config.sweep.stop if step is SWEEP else None, total - len(results)
-        trials |= {"trials": total, "ended": len(results)}
-        trials["finished"] = sum(result.status == "finished" for result in results)
-        trials["stopped"] = sum(result.status == "stopped" for result in results)
-        trials["failed"] = sum(result.has_failed for result in results)
-        if state != "done":  # stopped trials may continue
-            trials["ended"] -= trials["stopped"]
-        if reasons := _failures(results):
-            trials["reasons"] = reasons
+        trials |= _counts(results, total, state)
         if attempts or workers:
             trials |= sweep_totals(attempts, workers)
     if workers:
         trials["running"] = sum(len(group.trials) for group in workers)
         trials["workers"] = [group.to_json() for group in workers]
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
-    if rate and is_running:
-        each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
-        tokens, by_attempts = to_go * each, seconds_left(attempts, workers, to_go)
-        if stop is not None:  # attempts train parts of trials
-            tokens, by_attempts = total * stop.tokens(each), None
-            tokens -= sum(result.tokens for result in results)
-        by_tokens = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
+    if rate and state == "running":
+        seconds = None
+        stops_early = step is SWEEP and run.config.sweep.stop is not None
+        if not stops_early:  # else attempts train only parts of trials
+            seconds = seconds_left(attempts, workers, total - len(results))
+        if seconds is None:
+            tokens = _tokens_left(run, step, total, results)
+            seconds = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
         trials["tokens_per_second"] = round(rate, 1)
-        trials["left"] = round(by_tokens if by_attempts is None else by_attempts, 1)
+        trials["left"] = round(seconds, 1)
     return trials
+
+
+def _counts(results: Sequence[TrialResult], total: int, state: str) -> dict[str, Any]:
+    """Return the numbers of a step's trials by their end, and the reasons of failures."""
+    stopped = sum(result.status == "stopped" for result in results)
+    ended = len(results)
+    if state != "done":  # stopped trials may continue
+        ended -= stopped
+    counts: dict[str, Any] = {
+        "trials": total,
+        "ended": ended,
+        "finished": sum(result.status == "finished" for result in results),
+        "stopped": stopped,
+        "failed": sum(result.has_failed for result in results),
+    }
+    reasons = _failures(results)
+    if reasons:
+        counts["reasons"] = reasons
+    return counts
+
+
+def _tokens_left(run: Run, step: Step, total: int, results: Sequence[TrialResult]) -> int:
+    """Return the tokens of trials without a result; with early stopping, of all unfinished ones."""
+    if step is VALIDATE:
+        return (total - len(results)) * run.config.validation_tokens
+    tokens = run.config.proxy.tokens
+    stop = run.config.sweep.stop
+    if stop is None:
+        return (total - len(results)) * tokens
+    return total * stop.tokens(tokens) - sum(result.tokens for result in results)
 
 
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -166,22 +204,26 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     for result in sorted(results, key=lambda result: result.trial):
         if result.has_failed:
             groups.setdefault(failure_kind(result), []).append(result)
-    return [
-        {
-            "reason": group[0].reason or group[0].status,
-            "status": group[0].status,
-            "trials": [result.trial for result in group],
-        }
-        for group in sorted(groups.values(), key=len, reverse=True)
-    ]
+    return [_failure(group) for group in sorted(groups.values(), key=len, reverse=True)]
+
+
+def _failure(results: Sequence[TrialResult]) -> dict[str, Any]:
+    """Return the reason and the names of trials that failed in the same way."""
+    first = results[0]
+    return {
+        "reason": first.reason or first.status,
+        "status": first.status,
+        "trials": [result.trial for result in results],
+    }
 
 
 def _running_groups(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]:
-    """Return the groups that still run without an owner, and note in `content` what is known.
+    """Return the groups that still run without an owner, and note them in `content`.
 
     A cluster that only an untrusted directory names is not asked.
     """
-    request, running = run.config.sweep, []
+    request = run.config.sweep
+    running: list[Beat] = []
     if not run.is_foreign:
         with suppress(MixoptError):
             ask = partial(running_without_owner, request, folder)
@@ -205,9 +247,9 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
     yield f"{entry['ended']} of {entry['trials']} trials"
     if entry["failed"]:
         yield f"{entry['failed']} failed or diverged"
-    yield from (
-        f"{entry[n]} {n}" for n in ("stopped", "running", "lost", "retried") if entry.get(n)
-    )
+    for name in ("stopped", "running", "lost", "retried"):
+        if entry.get(name):
+            yield f"{entry[name]} {name}"
     if entry.get("tokens_per_second"):
         yield f"{short_count(entry['tokens_per_second'])} tokens/s"
     if entry.get("left"):
@@ -219,21 +261,23 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
         yield f"{entry['fault']}; mixopt verify {path} names the command that repairs it"
     if "resume" in entry:
         yield f"resume it with: {entry['resume']}"
-    if tasks := entry.get("going_on"):
-        words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
+    tasks = entry.get("going_on")
+    if tasks:
+        running = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
         owner = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
-        yield f"{owner}; {words}; the same command takes over"
+        yield f"{owner}; {running}; the same command takes over"
     if "not_asked" in entry:
         yield entry["not_asked"]
     yield from _reason_lines(entry.get("reasons", ()), path)
-    if hours := hours_line(entry):
+    hours = hours_line(entry)
+    if hours:
         yield hours
     if len(entry.get("nodes", ())) > 1 or entry.get("lost"):
-        yield from _first_lines(list(map(_node_line, entry["nodes"])), MAX_WORKERS, "nodes")
-    workers = [
-        f"worker {k}: {_worker_words(worker)}"
-        for k, worker in enumerate(entry.get("workers", ()), 1)
-    ]
+        nodes = [_node_line(node) for node in entry["nodes"]]
+        yield from _first_lines(nodes, MAX_WORKERS, "nodes")
+    workers = []
+    for number, worker in enumerate(entry.get("workers", ()), 1):
+        workers.append(f"worker {number}: {_worker_words(worker)}")
     yield from _first_lines(workers, MAX_WORKERS, "workers")
 
 
@@ -260,7 +304,8 @@ def _hours(value: float) -> str:
 def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]:
     lines = []
     for reason in reasons:
-        names, text = reason["trials"], reason["reason"][:MAX_REASON]
+        names = reason["trials"]
+        text = reason["reason"][:MAX_REASON]
         lines.append(f"{len(names)} {reason['status']}: {text} ({first_few(names, MAX_NAMED)})")
     yield from _first_lines(lines, MAX_REASONS, "reasons")
     if reasons:
@@ -281,9 +326,9 @@ def _worker_words(worker: dict[str, Any]) -> str:
         words += f" {first_few(names, 1)}"
     if worker["node"] not in {"", host_name()}:
         words += f" on {worker['node']}"
-    if worker["total"]:
-        trained, total = worker["done"], worker["total"]
-        words += f", {trained / total:.0%} of {short_count(total)} tokens"
+    total = worker["total"]
+    if total:
+        words += f", {worker['done'] / total:.0%} of {short_count(total)} tokens"
     if worker["tokens_per_second"]:
         words += f", {short_count(worker['tokens_per_second'])} tokens/s"
     return words
@@ -298,7 +343,7 @@ def find_log(run: Run, trial: str) -> Path:
     folder = _step_of(run, trial).trial_folder(run.path)
     logs = [log for log in (folder / FILES / trial).glob("*/log.txt") if log.is_file()]
     if logs:
-        return max(logs, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
+        return max(logs, key=_attempt)
     log = log_of_trial(folder, trial, read_groups(folder))
     if log is None:
         nodes = [attempt.node for attempt in read_attempts(folder) if trial in attempt.trials]
@@ -307,9 +352,15 @@ def find_log(run: Run, trial: str) -> Path:
     return log
 
 
+def _attempt(log: Path) -> int:
+    """Return the number of the attempt that a log is of."""
+    return int(re.sub(r"\D", "", log.parent.name) or 0)
+
+
 def log_lines(log: Path, last: int | None = None) -> Iterator[str]:
     """Yield all or the last lines of a log, after carriage returns as a terminal shows them."""
-    yield from deque(_read(log), last) if last is not None else _read(log)
+    lines = _read(log)
+    yield from lines if last is None else deque(lines, last)
 
 
 def _read(log: Path) -> Iterator[str]:
@@ -322,35 +373,41 @@ def _read(log: Path) -> Iterator[str]:
 def _step_of(run: Run, trial: str) -> Step:
     check_name(trial, "trial", RunError)
     trained: list[str] = []
-    for step in [step for step in STEPS if step.trains]:
-        names = [name for group in read_groups(step.trial_folder(run.path)) for name in group]
-        names += [path.stem for path in step.trial_files(run.path)]
+    for step in STEPS:
+        if not step.trains:
+            continue
+        names = [path.stem for path in step.trial_files(run.path)]
+        for group in read_groups(step.trial_folder(run.path)):
+            names += group
         if trial in names:
             return step
         trained += names
     if not trained:
         raise RunError(f"{run.path}: no trial has been trained yet")
-    raise RunError(
-        f"{run.path}: no trial {trial!r}{did_you_mean(trial, sorted(set(trained))[:500])}"
-    )
+    suggested = sorted(set(trained))[:MAX_TRIALS_SUGGESTED]
+    raise RunError(f"{run.path}: no trial {trial!r}{did_you_mean(trial, suggested)}")
 
 
 def stop(run: Run) -> tuple[list[str], list[str]]:
     """Interrupt the owner of a run on this host, and cancel submitted jobs.
 
     Returns:
-        What was stopped, and what could not be. An owner on another host is only named; jobs are
-        cancelled all the same if the directory is trusted.
+        What was stopped, and what could not be. An owner on another host is only named; its jobs
+        are still cancelled if the directory is trusted.
     """
-    request, owner, stopped, left = run.config.sweep, None, list[str](), list[str]()
+    request = run.config.sweep
+    owner = None
+    stopped: list[str] = []
+    left: list[str] = []
     try:
         owner = interrupt(run.path)
         if owner is not None:
             stopped.append(f"interrupted process {owner.pid} on {owner.host}")
     except RunError as error:
         left.append(str(error))
-    waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
-    folders = [folder for step in waiting if (folder := step.trial_folder(run.path)).is_dir()]
+    unfinished = [step for step in STEPS if step.trains and not run.is_done(step.name)]
+    folders = [step.trial_folder(run.path) for step in unfinished]
+    folders = [folder for folder in folders if folder.is_dir()]
     if run.is_foreign and request.executor != LOCAL and folders and owner is None:
         left.append(
             f"{request.executor}: its jobs are named by the directory's own record alone; if you"
@@ -373,4 +430,5 @@ def stop_lines(run: Run, stopped: Sequence[str], left: Sequence[str]) -> Iterato
         yield f"finished trials are kept; to resume: {run.command()}"
     elif not left:
         yield f"{run.path}: nothing is running"
-    yield from (f"still running: {without_secrets(line)}" for line in left)
+    for line in left:
+        yield f"still running: {without_secrets(line)}"

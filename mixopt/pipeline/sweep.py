@@ -34,7 +34,7 @@ from mixopt.run_directory import (
     usable_trials,
 )
 from mixopt.sweeps import GROUPS, ROUNDS, Job, Select, Training, run_trials
-from mixopt.system import FileShape, Say, first_few, read_json, write_json, write_table
+from mixopt.system import Array, FileShape, Say, first_few, read_json, write_json, write_table
 from mixopt.trials import (
     MIN_WEIGHT,
     Trial,
@@ -53,6 +53,7 @@ CURVE_POINTS = 9  # evaluations of a trial before its end: every 10%
 MAX_NAMED = 5  # trials named in a line
 CRITICAL_ERRORS = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
 Train = Callable[[Sequence[Trial], int], list[TrialResult]]
+Frozen = dict[str, float] | None  # the mixture that the stage of a round holds frozen
 
 
 def sweep(run: Run, say: Say) -> None:
@@ -68,9 +69,10 @@ def sweep(run: Run, say: Say) -> None:
     table = Trials.from_results(
         trials, results, proxy=run.config.proxy.name, targets=run.config.losses
     )
-    is_phased = run.config.design.phases is not None
-    contents = {} if is_phased else run.corpus.contents
-    table = replace(table, contents=contents, is_phased=is_phased)
+    if run.config.design.phases is None:
+        table = replace(table, contents=run.corpus.contents, is_phased=False)
+    else:
+        table = replace(table, contents={}, is_phased=True)
     table.write(run.path / f"{SWEEP.trials}.parquet")
     keep_experts(run, SWEEP, results, say)
     say_unfinished(run, SWEEP, results, say)
@@ -101,21 +103,30 @@ def train_trials(
 
 def job_of(run: Run, step: Step) -> Job:
     """Return the job that all trials of a step share."""
-    proxy, corpus = run.config.proxy, run.path / "corpus"
-    target = run.config.propose.target_tokens if proxy.simulate_epochs else None
+    proxy = run.config.proxy
+    corpus = run.path / "corpus"
+    target_tokens = run.config.propose.target_tokens if proxy.simulate_epochs else None
+    inventory = None
+    if target_tokens is not None or proxy.mixture_format is not None:
+        inventory = run.inventory
     training = Training(
-        run.config.validation_tokens if step is VALIDATE else proxy.tokens,
-        proxy.eval_every or 0,
-        proxy.eval_tokens,
-        proxy.device,
-        target_tokens=target,
-        inventory=None if target is None and proxy.mixture_format is None else run.inventory,
+        tokens=run.config.validation_tokens if step is VALIDATE else proxy.tokens,
+        eval_every=proxy.eval_every or 0,
+        eval_tokens=proxy.eval_tokens,
+        device=proxy.device,
+        target_tokens=target_tokens,
+        inventory=inventory,
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
         phases=run.config.design.phases,
     )
-    fingerprint = run.log.trial_fingerprint(step.name)
-    options, corpus_digest = proxy.all_options, corpus_hash(corpus)
-    return Job(proxy.name, options, corpus, training, corpus_digest, made_by=fingerprint)
+    return Job(
+        proxy.name,
+        proxy.all_options,
+        corpus,
+        training,
+        corpus_hash(corpus),
+        made_by=run.log.trial_fingerprint(step.name),
+    )
 
 
 def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
@@ -164,9 +175,6 @@ def _record_start(run: Run, job: Job, say: Say) -> None:
     say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
 
 
-Frozen = dict[str, float] | None  # the mixture that the stage of a round holds frozen
-
-
 class _RoundsShape(FileShape, strict=True):
     rounds: list[Frozen]
 
@@ -191,7 +199,8 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
 
     A round in the design that `rounds.json` does not list yet is dropped, and chosen again.
     """
-    planned, design = run.config.design.planned_rounds, run.path / "design.parquet"
+    planned = run.config.design.planned_rounds
+    design = run.path / "design.parquet"
     trials, rounds = _recorded(run)
     if len(trials) < len(read_design(design)):
         write_design(trials, design)
@@ -223,7 +232,8 @@ def choose_round(
     Returns the batch, and the mixture that the round's stage holds frozen; `frozen` is that of the
     stage before.
     """
-    config, seed = run.config, run.config.seed + number
+    config = run.config
+    seed = config.seed + number
     all_trials = Trials.from_results(
         trials, results, proxy=config.proxy.name, targets=config.losses
     )
@@ -232,15 +242,18 @@ def choose_round(
     _check_finished(run, table, results, number)
     surrogate = Surrogate.of(fit_of(run, table, objective, f"choosing round {number + 1}"))
     limits = design_constraints(config.design, run.natural, run.constraints)
-    natural_D, stages = run.natural.array, config.design.stages
+    natural_D = run.natural.array
+    stages = config.design.stages
     if stages:
-        before = first_stage(config.design, run.natural, limits)
-        if frozen is not None:
+        if frozen is None:
+            before = first_stage(config.design, run.natural, limits)
+        else:
             before = stage_limits(stages[number - 1], frozen, limits)
         best_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
         frozen = Mixture.from_array(run.natural.domains, best_D)
-        limits = stage_limits(stages[number], frozen, limits)
-    allowed = limits.allowed if stages else limits.simplex
+        allowed = stage_limits(stages[number], frozen, limits).allowed
+    else:
+        allowed = limits.simplex
     candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
     batch = choose_batch(
         surrogate,
@@ -267,7 +280,8 @@ def _recorded(run: Run) -> tuple[list[Trial], list[Frozen]]:
 def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
     first = sum(run.config.design.planned_rounds[:number])
     names = [f"t{first + i:04d}" for i in range(len(batch.weights_BD))]
-    seeds = trial_seeds([*(trial.name for trial in trials), *names], seed=run.config.seed)
+    all_names = [trial.name for trial in trials] + names
+    seeds = trial_seeds(all_names, seed=run.config.seed)
     domains = run.natural.domains
     mixtures = [Mixture.from_array(domains, weights_D) for weights_D in batch.weights_BD]
     return [
@@ -281,8 +295,10 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     finished = len(set(table.finished.mixtures))
     if finished >= min_mixtures:
         return
-    failed = next((result for result in results if result.has_failed), None)
-    why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
+    failed = [result for result in results if result.has_failed]
+    why = ""
+    if failed:
+        why = f" (trial {failed[0].trial} {failed[0].status}: {failed[0].reason})"
     raise RunError(
         f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
         f" chosen: trials of {finished} mixtures have finished, and a fit needs {min_mixtures}{why}"
@@ -303,17 +319,23 @@ def worse_round(run: Run, fit: Fit) -> str | None:
 
 def worse_text(before: Fit, after: Fit, further_runs: str) -> str | None:
     """Return a line if further runs made held-out predictions of earlier trials worse."""
-    names, squares = before.trials.table["trial"].to_list(), []
-    for fit in (before, after):
-        rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
-        rows = rows.filter(rows["trial"].is_in(names))
-        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
-    more_N = squares[1] - squares[0]
-    if more_N.mean() <= CRITICAL_ERRORS * more_N.std() / np.sqrt(len(more_N)):
+    names = before.trials.table["trial"].to_list()
+    before_N = _squared_errors(before, names)
+    after_N = _squared_errors(after, names)
+    more_N = after_N - before_N
+    significant = CRITICAL_ERRORS * more_N.std() / np.sqrt(len(more_N))
+    if more_N.mean() <= significant:
         return None
-    errors = [float(np.sqrt(squares_N.mean())) for squares_N in squares]
     return (
         f"with {further_runs} the fit predicts the earlier trials worse on held-out folds (error"
-        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, or far from where"
-        " the law holds"
+        f" {np.sqrt(after_N.mean()):.4f}, {np.sqrt(before_N.mean()):.4f} before): they may be of"
+        " another kind, or far from where the law holds"
     )
+
+
+def _squared_errors(fit: Fit, names: Sequence[str]) -> Array:
+    """Return the squared held-out errors of the objective, for N trials."""
+    rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
+    rows = rows.filter(rows["trial"].is_in(names))
+    errors_N: Array = (rows["predicted"] - rows["observed"]).to_numpy()
+    return errors_N**2

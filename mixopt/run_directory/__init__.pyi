@@ -29,6 +29,7 @@ from .steps import (
     step_named as step_named,
     steps_before as steps_before,
     steps_from as steps_from,
+    steps_until as steps_until,
 )
 from .trial_records import (
     StartRecord as StartRecord,

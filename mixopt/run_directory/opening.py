@@ -23,6 +23,7 @@ from mixopt.system import (
 
 HEADER = "The resolved configuration of this run; written by mixopt."
 MAX_RUNS = 20  # listed in a message
+MLFLOW_FILES = ("mlartifacts", "mlruns", "mlflow.db")
 
 
 def open_run(
@@ -38,7 +39,7 @@ def open_run(
     record = run.path / RECORD
     if redo is not None:
         run.log.check_before(redo)
-        run.log.discard(redo, files=not run.log.only_reads_otherwise)
+        run.log.discard(redo, files=not run.log.differs_only_in_reading)
     if record.exists():
         for step in STEPS:
             run.is_done(step.name)
@@ -53,22 +54,23 @@ def open_run(
 def working_in(path: Path) -> Iterator[None]:
     """Lock a run directory for the block."""
     text = str(path.absolute())
-    odd = next((letter for letter in text if letter in "?#%" or is_control(letter)), None)
-    if odd is not None:  # this path would be misread in a database's URL
-        raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
+    for letter in text:
+        if letter in "?#%" or is_control(letter):  # it would be misread in a database's URL
+            raise RunError(
+                f"{text}: a run directory's path cannot have {letter!r}; use another --out"
+            )
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file, not a run directory; use another --out")
-    entries = path.iterdir() if path.is_dir() else ()
-    of_mlflow = ("mlartifacts", "mlruns", "mlflow.db")
-    foreign = [
-        entry
-        for entry in entries
-        if not (is_leftover(entry.name) or entry.name.partition("-")[0] in of_mlflow)
-    ]
-    if foreign and not (path / RECORD).exists():
+    has_other_files = path.exists() and any(_is_unknown(entry.name) for entry in path.iterdir())
+    if has_other_files and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):
         yield
+
+
+def _is_unknown(name: str) -> bool:
+    """Return whether neither mixopt nor MLflow leaves a file of this name before a run starts."""
+    return not is_leftover(name) and name.partition("-")[0] not in MLFLOW_FILES
 
 
 def load_run(path: str | Path, *, trust: bool = False) -> Run:
@@ -91,15 +93,16 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
     path = Path(path)
     record = path / RECORD
     if not record.exists():
-        runs = sorted(file.parent.name for file in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
-        create = f"create it with mixopt run CONFIG --out {path}"
-        hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
         if (path / "fit.json").exists() or (path / "fit").is_dir():
             raise RunError(
                 f"{path}: is a fit of tables, not a run; it answers mixopt propose, predict"
                 " --weights, status --readiness and fit --test, and its mixtures are in"
                 f" {path}/proposals"
             )
+        runs = sorted(file.parent.name for file in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
+        hint = f"create it with mixopt run CONFIG --out {path}"
+        if runs:
+            hint = f"give one of the runs in it: {', '.join(runs)}"
         raise RunError(f"{path}: has no config.yaml; {hint}")
     if (path / "checkpoints").exists():
         raise RunError(

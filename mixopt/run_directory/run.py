@@ -176,7 +176,8 @@ class Run:
         """
         if self.is_done(VALIDATE.name):
             return Outcome(self.recommendation, "validated")
-        fault, command = self.log.fault(VALIDATE.name), self.command(until=VALIDATE.name)
+        fault = self.log.fault(VALIDATE.name)
+        command = self.command(until=VALIDATE.name)
         if fault is not None:
             raise RunError(f"{fault}: {command}")
         if self.log.state(PROPOSE.name).state == "edited":
@@ -261,8 +262,9 @@ class Run:
         """
         if not (self.path / "corpus").exists():
             domains = self.config.corpus.domains
-            sizes = ((name, domain.tokens) for name, domain in domains.items())
-            stated = {name: tokens for name, tokens in sizes if tokens is not None}
+            stated = {
+                name: domain.tokens for name, domain in domains.items() if domain.tokens is not None
+            }
             if len(stated) < len(domains):
                 raise RunError(
                     f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"
@@ -289,7 +291,7 @@ class Run:
     @property
     def constraints(self) -> Constraints:
         """The constraints on mixtures."""
-        self.check_limits_trusted()
+        _check_limits_trusted(self)
         return Constraints.from_config(
             self.config.constraints,
             inventory=self.inventory,
@@ -313,23 +315,22 @@ class Run:
                 f" run CONFIG --out {shlex.quote(str(self.path))}"
             )
 
-    def check_limits_trusted(self) -> None:
-        """Raise PluginError if the directory's own record names the code of a convex limit."""
-        record = str(self.path / RECORD)
-        for name in self.config.constraints.convex or ():
-            check_trusted("constraint", name, record, trust=not self.is_foreign)
-
     def is_done(self, step: str) -> bool:
         """Return whether a step's output is undamaged and belongs to this configuration."""
         return self.log.is_done(step)
 
     def command(self, *options: str, until: str | None = None) -> str:
         """Return the command that resumes the run, with its configuration or with --trust."""
-        is_own = not self.source or self._is_from_record
-        source = [str(self.path)] if is_own else [self.source, "--out", str(self.path)]
-        last = [] if until is None else ["--until", until]
-        trust = ["--trust"] if is_own and (until is None or step_named(until).acts) else []
-        return shlex.join(["mixopt", "run", *source, *options, *last, *trust])
+        is_from_record = not self.source or self._is_from_record
+        words = ["mixopt", "run"]
+        if not is_from_record:
+            words += [self.source, "--out"]
+        words += [str(self.path), *options]
+        if until is not None:
+            words += ["--until", until]
+        if is_from_record and (until is None or step_named(until).acts):
+            words.append("--trust")
+        return shlex.join(words)
 
     @property
     def _is_from_record(self) -> bool:
@@ -338,7 +339,8 @@ class Run:
     def __repr__(self) -> str:
         """Return the number of finished steps, or the damage."""
         try:
-            state = f"{sum(self.is_done(step.name) for step in STEPS)} of {len(STEPS)} steps done"
+            done = sum(self.is_done(step.name) for step in STEPS)
+            state = f"{done} of {len(STEPS)} steps done"
         except (MixoptError, OSError) as error:
             state = plain_line(str(error))
         return f"Run({plain_line(str(self.path))!r}: {state})"
@@ -362,7 +364,7 @@ def request_of(
             constraints = read_constraints(constraints)
         constraints = config.constraints.with_changes(constraints, fit.domains)
     if not isinstance(constraints, Constraints):
-        run.check_limits_trusted()
+        _check_limits_trusted(run)
     request = ProposalRequest.of(
         fit,
         constraints=constraints,
@@ -376,6 +378,13 @@ def request_of(
     )
     request = replace(request, trials=run.trials, goal=run.objective)
     return request.aimed_at(target)
+
+
+def _check_limits_trusted(run: Run) -> None:
+    """Raise PluginError if the directory's own record names the code of a convex limit."""
+    record = str(run.path / RECORD)
+    for name in run.config.constraints.convex or ():
+        check_trusted("constraint", name, record, trust=not run.is_foreign)
 
 
 def stated_objective(run: Run) -> Objective:
@@ -412,8 +421,10 @@ def repetition_of(run: Run) -> Repetition | None:
     if run.config.design.phases is not None:
         return None
 
-    proxy, target = run.config.proxy, run.config.propose.target_tokens
-    sample, inventory = run.corpus.inventory, run.inventory
+    proxy = run.config.proxy
+    target = run.config.propose.target_tokens
+    sample = run.corpus.inventory
+    inventory = run.inventory
     if not proxy.simulate_epochs or target is None:
         return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
     scale = target / proxy.tokens

@@ -39,7 +39,8 @@ from mixopt.system import (
     write_sealed,
 )
 
-NAME, RECORD = "steps.json", "config.yaml"
+NAME = "steps.json"
+RECORD = "config.yaml"
 State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting"]
 
 
@@ -70,7 +71,8 @@ class CheckedPart:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"part" if name == "name" else name: value for name, value in vars(self).items()}
+        values = dict(vars(self))
+        return {"part": values.pop("name"), **values}
 
 
 class StepLog:
@@ -81,7 +83,8 @@ class StepLog:
         self.path = path
         self._content = content
         self._command = command
-        self._read: tuple[Any, dict[str, StepRecord]] = (None, {})
+        self._records: dict[str, StepRecord] = {}
+        self._mark_of_records: Any = None
         self._verifier = Verifier(path)
 
     @property
@@ -91,14 +94,19 @@ class StepLog:
             mark = file_mark((self.path / NAME).stat())
         except OSError:
             return {}
-        if self._read[0] != mark:  # another process may change it
-            self._read = (mark, read_steps(self.path))
-        return self._read[1]
+        if mark != self._mark_of_records:  # another process may change it
+            self._records = read_steps(self.path)
+            self._mark_of_records = mark
+        return self._records
 
     @property
     def seconds(self) -> dict[str, float]:
         """Duration of each finished step."""
-        return {n: r.seconds for n, r in self.records.items() if r.seconds is not None}
+        return {
+            name: record.seconds
+            for name, record in self.records.items()
+            if record.seconds is not None
+        }
 
     def fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step under this configuration."""
@@ -114,48 +122,73 @@ class StepLog:
         `all_files` checks all files, also trials of an unfinished step, and not only those that
         readers open; `deep` hashes files again even if verified before.
         """
-        checked_step, record = step_named(step), self.records.get(step)
+        record = self.records.get(step)
         if record is None:
             return CheckedPart(step, "waiting")
-        state: State = "whole"
         if record.seconds is None:
-            files, size = len(checked_step.trial_files(self.path)), 0
-            faults = dict(self._faults_of_trials(checked_step)) if all_files else {}
-            state = "damaged" if faults else "unfinished"
-        else:
-            files, size = len(record.files), sum(file.bytes for file in record.files.values())
-            chosen = record.files if all_files else self._used(checked_step, record)
-            used = record.proposal
-            faults = self._verifier.faults(chosen, deep=deep)
-            faults |= self._missing_trials(checked_step, record, all_files)
-            if faults:
-                state = "edited" if faults.keys() <= {PROPOSAL} else "damaged"
-            elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
-                fault = f"is for another mixture than {PROPOSAL}, which has changed"
-                state, faults = "outdated", {step: fault}
-        return CheckedPart(step, state, files, size, faults, self._fix(checked_step, faults))
+            return self._unfinished_state(step_named(step), all_files)
+        return self._finished_state(step_named(step), record, all_files, deep)
+
+    def _unfinished_state(self, step: Step, all_files: bool) -> CheckedPart:
+        faults = dict(self._faults_of_trials(step)) if all_files else {}
+        return CheckedPart(
+            step.name,
+            "damaged" if faults else "unfinished",
+            files=len(step.trial_files(self.path)),
+            faults=faults,
+            fix=self._fix(step, faults),
+        )
+
+    def _finished_state(
+        self, step: Step, record: StepRecord, all_files: bool, deep: bool
+    ) -> CheckedPart:
+        chosen = record.files if all_files else self._used(step, record)
+        faults = self._verifier.faults(chosen, deep=deep)
+        faults |= self._missing_trials(step, record, all_files)
+        state: State = "whole"
+        if faults:
+            state = "edited" if faults.keys() <= {PROPOSAL} else "damaged"
+        elif self._is_of_another_proposal(record):
+            state = "outdated"
+            faults = {step.name: f"is for another mixture than {PROPOSAL}, which has changed"}
+        return CheckedPart(
+            step.name,
+            state,
+            files=len(record.files),
+            bytes=sum(file.bytes for file in record.files.values()),
+            faults=faults,
+            fix=self._fix(step, faults),
+        )
+
+    def _is_of_another_proposal(self, record: StepRecord) -> bool:
+        proposal = record.proposal
+        return proposal is not None and self._verifier.fault(PROPOSAL, proposal) is not None
 
     def standing(self, step: str) -> tuple[str, str]:
         """Return a step's state as in `mixopt status`, and its fault."""
         if self.is_done(step):
             return "done", ""
-        part, fault = self.state(step), self.fault(step)
-        if fault is None and part.state == "unfinished":
-            return ("running" if is_in_use(self.path) else "interrupted"), ""
-        return ("waiting" if fault is None else part.state), fault or ""
+        state = self.state(step).state
+        fault = self.fault(step)
+        if fault is not None:
+            return state, fault
+        if state != "unfinished":
+            return "waiting", ""
+        return ("running", "") if is_in_use(self.path) else ("interrupted", "")
 
     def fault(self, step: str) -> str | None:
         """Return the fault of a finished step's output; None if it is undamaged."""
         part = self.state(step)
         if part.state not in ("damaged", "outdated"):
             return None
-        name, fault = next(iter(part.faults.items()))
-        return f"{self.path / name}: {fault}"
+        faults = [f"{self.path / name}: {fault}" for name, fault in part.faults.items()]
+        return faults[0]
 
     def is_done(self, step: str) -> bool:
         """Return whether a step's output is undamaged and belongs to this configuration."""
-        record, checked_step = self.records.get(step), step_named(step)
-        if record is None or not self._holds(checked_step, record):
+        checked_step = step_named(step)
+        record = self.records.get(step)
+        if record is None or not self._has_output(checked_step, record):
             return False
         if record.fingerprint != self.fingerprint(step):
             raise RunError(self._stale(checked_step))
@@ -176,23 +209,27 @@ class StepLog:
 
     def begin(self, step: str) -> None:
         """Record the start of a step, so that another configuration cannot resume its trials."""
-        record, fingerprint = self.records.get(step), self.fingerprint(step)
+        record = self.records.get(step)
+        fingerprint = self.fingerprint(step)
         if record is not None and record.fingerprint != fingerprint:
             self.discard(step)
         self._note(step, StepRecord(fingerprint=fingerprint, seconds=None))
 
     def end(self, step: str, seconds: float) -> None:
         """Record the end of a step, its outputs, and the rounds that a sweep adds to the design."""
-        ended, design = step_named(step), self.records.get(DESIGN.name)
-        if ended is SWEEP and design is not None:
+        ended_step = step_named(step)
+        design = self.records.get(DESIGN.name)
+        if ended_step is SWEEP and design is not None:
             files = folder_records(self.path, DESIGN.files)
             self._note(DESIGN.name, design.model_copy(update={"files": files}))
-        uses_proposal = PROPOSE in steps_before(ended)
+        proposal = None
+        if PROPOSE in steps_before(ended_step):
+            proposal = file_record(self.path / PROPOSAL)
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
-            files=folder_records(self.path, ended.files, without=ended.shared),
-            proposal=file_record(self.path / PROPOSAL) if uses_proposal else None,
+            files=folder_records(self.path, ended_step.files, without=ended_step.shared),
+            proposal=proposal,
         )
         self._note(step, record)
 
@@ -201,19 +238,23 @@ class StepLog:
     ) -> None:
         """Delete a step's outputs, and those of later steps unless `only`.
 
-        Names in `keep` are kept, and without `files` also files of an own trainer.
+        File names in `keep` are kept; without `files`, so are the files of a user's own trainer.
         """
         first_step = step_named(first)
         later = (first_step,) if only else steps_from(first_step)
-        names = [step.name for step in later]
-        if records := self.records:
-            write_steps(self.path, {n: record for n, record in records.items() if n not in names})
-        for name in [name for step in later for name in step.files]:
-            if Path(name).name not in keep:
-                _delete(self.path / name, keep=None if files else FILES)
+        records = dict(self.records)
+        if records:
+            for step in later:
+                records.pop(step.name, None)
+            write_steps(self.path, records)
+        kept_folder = None if files else FILES
+        for step in later:
+            for name in step.files:
+                if Path(name).name not in keep:
+                    _delete(self.path / name, keep=kept_folder)
 
     @property
-    def only_reads_otherwise(self) -> bool:
+    def differs_only_in_reading(self) -> bool:
         """Whether the record differs only in how a trainer's results are read."""
         if not (self.path / RECORD).exists():
             return False
@@ -225,18 +266,21 @@ class StepLog:
     def _used(self, step: Step, record: StepRecord) -> dict[str, FileRecord]:
         """Return the files to hash whenever a step's output is used."""
         sweep = self.records.get(SWEEP.name)
-        # An unfinished sweep may change the design now.
-        in_work = DESIGN.outputs if sweep is not None and sweep.seconds is None else ()
-        names = set(step.checked) - set(in_work)
+        names = set(step.checked)
+        if sweep is not None and sweep.seconds is None:  # it may change the design now
+            names -= set(DESIGN.outputs)
         return {name: file for name, file in record.files.items() if name.split("/")[0] in names}
 
     def _missing_trials(self, step: Step, record: StepRecord, all_files: bool) -> dict[str, str]:
-        """Return the missing trials of a step; with `all_files`, also unknown ones."""
-        if not all_files:
-            names = record.files if step.trains else ()
-            return {n: "is missing" for n in names if not below(self.path, n).exists()}
-        present = set(folder_files(self.path, step.files, without=step.shared))
-        return dict.fromkeys(sorted(present - record.files.keys()), "was not written by this step")
+        """Return the missing trials of a step; with `all_files`, its unknown files instead."""
+        if all_files:
+            present = set(folder_files(self.path, step.files, without=step.shared))
+            unknown = sorted(present - record.files.keys())
+            return dict.fromkeys(unknown, "was not written by this step")
+        if not step.trains:
+            return {}
+        missing = [name for name in record.files if not below(self.path, name).exists()]
+        return dict.fromkeys(missing, "is missing")
 
     def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:
         """Yield results of an unfinished step that are damaged or of another configuration."""
@@ -255,11 +299,13 @@ class StepLog:
             return ""
         if step is PROPOSE:
             return self._command("--from", step.name)
-        of_trials = [n for n in faults if step.trains and n.startswith(f"{step.trials}/")]
-        rm = f"rm {' '.join(str(self.path / name) for name in of_trials)}; " if of_trials else ""
-        return f"{rm}{self._command(until=step.name)}"
+        command = self._command(until=step.name)
+        if not step.trains:
+            return command
+        trials = [str(self.path / name) for name in faults if name.startswith(f"{step.trials}/")]
+        return f"rm {' '.join(trials)}; {command}" if trials else command
 
-    def _holds(self, step: Step, record: StepRecord) -> bool:
+    def _has_output(self, step: Step, record: StepRecord) -> bool:
         if record.seconds is None:
             return any(step.trial_files(self.path))
         return all((self.path / name).exists() for name in step.outputs)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,12 @@ START_FILE = "start.json"  # start checkpoint of trials (mixopt.run_directory.tr
 RECOMMENDATION = "recommendation.yaml"
 PROPOSAL = "proposal.yaml"
 LATER_PROPOSALS = "later_proposals"
+
+FORMAT = "mixopt/1"
+PATIENCE = ("timeout", "retries")  # of a command proxy
+READING = ("result", "losses", "unit")  # how a command's results are read
+_SIZES = ("tokens", "bytes")
+_TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source with text
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Step:
     @property
     def files(self) -> tuple[str, ...]:
         """All files and folders that it may write."""
-        return (*self.outputs, *self.optional)
+        return self.outputs + self.optional
 
     @property
     def checked(self) -> tuple[str, ...]:
@@ -53,7 +59,9 @@ class Step:
     @property
     def shared(self) -> tuple[str, ...]:
         """Folders of tasks on other hosts, which may still write after the step has ended."""
-        return (f"{self.trials}/{WORK}",) if self.trains else ()
+        if not self.trains:
+            return ()
+        return (f"{self.trials}/{WORK}",)
 
     @property
     def trains(self) -> bool:
@@ -72,7 +80,9 @@ class Step:
 
     def trial_files(self, directory: Path) -> list[Path]:
         """Return the files of its trials in a run directory; empty if it trains nothing."""
-        return trial_paths(self.trial_folder(directory)) if self.trains else []
+        if not self.trains:
+            return []
+        return trial_paths(self.trial_folder(directory))
 
     def experts_file(self, directory: Path) -> Path:
         """Return the path of its table of experts in a run directory."""
@@ -95,9 +105,18 @@ SWEEP = Step(
     optional=(START_FILE, "experts.parquet"),
     experts="experts.parquet",
     artifacts=(
-        *("config.yaml", "design.parquet", "trials.parquet", "experts.parquet"),
-        *("trials/attempts.jsonl", "fit/fit.json", "fit/report.parquet", "fit/held_out.parquet"),
-        *(PROPOSAL, "figures/*.svg", "report.html", RECOMMENDATION),
+        "config.yaml",
+        "design.parquet",
+        "trials.parquet",
+        "experts.parquet",
+        "trials/attempts.jsonl",
+        "fit/fit.json",
+        "fit/report.parquet",
+        "fit/held_out.parquet",
+        PROPOSAL,
+        "figures/*.svg",
+        "report.html",
+        RECOMMENDATION,
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
@@ -110,8 +129,11 @@ VALIDATE = Step(
     trials="validation",
     experts="validation_experts.parquet",
     artifacts=(
-        *(RECOMMENDATION, f"{LATER_PROPOSALS}/*.yaml", "validation.parquet"),
-        *("validation_experts.parquet", "validation/attempts.jsonl"),
+        RECOMMENDATION,
+        f"{LATER_PROPOSALS}/*.yaml",
+        "validation.parquet",
+        "validation_experts.parquet",
+        "validation/attempts.jsonl",
     ),
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"))
@@ -132,28 +154,31 @@ def steps_before(step: Step) -> tuple[Step, ...]:
     return STEPS[: STEPS.index(step)]
 
 
+def steps_until(step: Step) -> tuple[Step, ...]:
+    """Return a step and all earlier steps."""
+    return STEPS[: STEPS.index(step) + 1]
+
+
 def steps_from(step: Step) -> tuple[Step, ...]:
     """Return a step and all later steps."""
     return STEPS[STEPS.index(step) :]
 
 
-FORMAT = "mixopt/1"
-PATIENCE = ("timeout", "retries")  # of a command proxy
-READING = ("result", "losses", "unit")  # how a command's results are read
-_SIZES = ("tokens", "bytes")
-_TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source with text
-
-
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fingerprint of each step for a configuration as plain values."""
+    """Return the fingerprint of each step for a configuration as plain values.
+
+    A step's fingerprint is a hash of its sections and of the fingerprint of the step before.
+    """
     fingerprints: dict[str, str] = {}
-    before, sections = FORMAT, _by_section(content)
+    fingerprint = FORMAT
+    sections = _by_section(content)
     for step in STEPS:
         values = {section: _section(sections, section) for section in step.sections}
         if values.get("sweep.stop", "other step") is None:
             del values["sweep.stop"]  # trials are those of runs that do not have the field
-        text = before + json.dumps(values, sort_keys=True)
-        before = fingerprints[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        text = fingerprint + json.dumps(values, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+        fingerprints[step.name] = fingerprint
     return fingerprints
 
 
@@ -161,12 +186,22 @@ def step_differences(
     step: Step, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields that change a step's fingerprint, with both values."""
-    sections = tuple(name for needed in (*steps_before(step), step) for name in needed.sections)
+    sections: tuple[str, ...] = ()
+    for needed in steps_until(step):
+        sections += needed.sections
     for name, recorded, current in differences(_by_section(before), _by_section(now)):
-        section, _, rest = name.partition(".")
-        written = {"families": f"tasks.sets.{rest}.family", "sizes": f"corpus.domains.{rest}"}
         if name.startswith(sections):
-            yield written.get(section, name), recorded, current
+            yield _field(name), recorded, current
+
+
+def _field(name: str) -> str:
+    """Return the field of the configuration that a field of `_by_section` comes from."""
+    section, _, rest = name.partition(".")
+    if section == "families":
+        return f"tasks.sets.{rest}.family"
+    if section == "sizes":
+        return f"corpus.domains.{rest}"
+    return name
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -177,38 +212,46 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
             inner = f"{name}.{key}" if name else str(key)
             changes += differences(before.get(key), now.get(key), inner)
         return changes
-    recorded, current = ("absent" if value is None else value for value in (before, now))
-    return [] if before == now else [(name, recorded, current)]
+    if before == now:
+        return []
+    recorded = "absent" if before is None else before
+    current = "absent" if now is None else now
+    return [(name, recorded, current)]
 
 
 def _by_section(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration split into sections by dependent steps.
 
-    Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out. The
-    size of a domain without text is its whole preparation, and stays.
+    Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out.
     """
     sections = dict(content)
-    if isinstance(content.get("proxy"), dict):
-        sections["proxy"] = _proxy(content["proxy"])
-    if domains := _sections(content, "corpus.domains"):
-        has_text = {
-            n: any(domain.get(name) is not None for name in _TEXT) for n, domain in domains.items()
+    proxy = content.get("proxy")
+    if isinstance(proxy, dict):
+        sections["proxy"] = _proxy(proxy)
+    domains = _sections(content, "corpus.domains")
+    if domains:
+        prepared = {name: _prepared(domain) for name, domain in domains.items()}
+        sections["corpus"] = {**content["corpus"], "domains": prepared}
+        sections["sizes"] = {name: _only(domain, _SIZES) for name, domain in domains.items()}
+    sets = _sections(content, "tasks.sets")
+    if sets:
+        scored = {name: _without(task, ["family"]) for name, task in sets.items()}
+        sections["tasks"] = {**content["tasks"], "sets": scored}
+        sections["families"] = {
+            name: task["family"] for name, task in sets.items() if task.get("family")
         }
-        rest = {
-            n: _without(domain, *_SIZES) if has_text[n] else domain for n, domain in domains.items()
-        }
-        sizes = {n: {f: domain[f] for f in _SIZES if f in domain} for n, domain in domains.items()}
-        sections |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
-    if sets := _sections(content, "tasks.sets"):
-        rest = {name: _without(task, "family") for name, task in sets.items()}
-        families = {name: task["family"] for name, task in sets.items() if task.get("family")}
-        sections |= {"tasks": {**content["tasks"], "sets": rest}, "families": families}
     return sections
+
+
+def _prepared(domain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields that preparation depends on: the size only of a domain without text."""
+    has_text = any(domain.get(name) is not None for name in _TEXT)
+    return _without(domain, _SIZES) if has_text else domain
 
 
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the proxy that its trials depend on."""
-    values = _without(proxy, *PATIENCE)
+    values = _without(proxy, PATIENCE)
     # The curve does not affect the results of trials.
     values["eval_every"] = values.get("eval_every") or 0
     if _section(values, "options.start_hash") is not None:
@@ -216,8 +259,12 @@ def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _without(values: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+def _without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in fields}
+
+
+def _only(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    return {name: values[name] for name in fields if name in values}
 
 
 def _section(content: Any, place: str) -> Any:

@@ -41,7 +41,7 @@ SCHEMA: dict[str, Any] = {
     "diagnoses": pl.List(pl.String),
 }
 _LAYER = ("layer", "router")
-_DOMAIN = ("domain", *_LAYER)
+_DOMAIN = ("domain", "layer", "router")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,10 @@ class TrialExperts:
     @classmethod
     def of(cls, results: Iterable[TrialResult]) -> Self | None:
         """Return the table of trials with experts; None if no trial has any."""
-        rows = [row for r in results if r.experts is not None for row in _rows(r.trial, r.experts)]
+        rows: list[dict[str, Any]] = []
+        for result in results:
+            if result.experts is not None:
+                rows += _rows(result.trial, result.experts)
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
     @classmethod
@@ -79,14 +82,16 @@ class TrialExperts:
     def by_trial(self) -> pl.DataFrame:
         """Return a row for each trial: means over layers, the worst load, the first collapse."""
         layers = self.table.filter(pl.col("domain").is_null())
+        has_collapsed = pl.col("has_collapsed")
+        diagnoses = pl.col("diagnoses")
         return layers.group_by("trial", maintain_order=True).agg(
             pl.col("load_entropy").min(),
             pl.col("max_violation").max(),
             pl.col("dead").sum(),
             pl.col("specialisation").mean(),
-            pl.col("has_collapsed").any(),
-            pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
-            pl.col("diagnoses").filter(pl.col("has_collapsed")).explode().first().alias("collapse"),
+            has_collapsed.any(),
+            diagnoses.explode().drop_nulls().len().alias("diagnoses"),
+            diagnoses.filter(has_collapsed).explode().first().alias("collapse"),
         )
 
 
@@ -98,7 +103,8 @@ def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
 
 def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
     """Return the rows of a trial: each layer, then each domain in it."""
-    trained, held_out = Summary.of(counts.train), Summary.of(counts.held_out)
+    trained = Summary.of(counts.train)
+    held_out = Summary.of(counts.held_out)
     layers = trained.layers.select(*_LAYER, "load_entropy", "max_violation", "dead").join(
         held_out.layers.select(*_LAYER, "specialisation"), _LAYER, "left", maintain_order="left"
     )
@@ -107,7 +113,7 @@ def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
     )
     rows = layers.to_dicts()
     for row in rows:
-        place = row["layer"], row["router"]
+        place = (row["layer"], row["router"])
         diagnoses = [
             diagnosis
             for diagnosis in trained.diagnoses
@@ -115,7 +121,8 @@ def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
         ]
         row["has_collapsed"] = any(diagnosis.kind == "collapse" for diagnosis in diagnoses)
         row["diagnoses"] = [str(diagnosis) for diagnosis in diagnoses]
-    return [{"trial": trial, **row} for row in (*rows, *domains.to_dicts())]
+    rows += domains.to_dicts()
+    return [{"trial": trial, **row} for row in rows]
 
 
 class StartRecord(FileShape):
@@ -140,7 +147,9 @@ class StartRecord(FileShape):
         """Read the record of a run directory; None if there is none."""
         file = folder / START_FILE
         hint = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
-        record: Self | None = read_sealed(file, cls, hint=hint) if file.exists() else None
+        if not file.exists():
+            return None
+        record: Self = read_sealed(file, cls, hint=hint)
         return record
 
     def write(self, folder: Path) -> None:

@@ -14,9 +14,9 @@ import mixopt
 from mixopt.baselines import BASELINES
 from mixopt.config import ValidateConfig
 from mixopt.mixture import Mixture
-from mixopt.pipeline import steps, sweep
-from mixopt.pipeline.steps import validate_proposals
+from mixopt.pipeline import sweep, validation_rounds
 from mixopt.pipeline.sweep import worse_round, worse_text
+from mixopt.pipeline.validation_rounds import validate_proposals
 from mixopt.reporting.terminal import in_order
 from mixopt.run_directory import Run
 from mixopt.sweeps import TrialFolder, trial_paths
@@ -146,11 +146,12 @@ def test_runs_of_a_proposal_that_was_edited_since_are_trained_again(validate, pr
     found, _, _, run = validate(prose_helps, seeds=3, baselines=["natural"])
     folder, said = TrialFolder(run.path / "validation"), []
     folder.write(found.plan.trials, found.results)
-    steps._forget_earlier(run, found.plan.trials, said.append)
+    validation_rounds._forget_earlier(run, found.plan.trials, said.append)
     assert said == []
     half = Mixture({"code": 0.5, "prose": 0.5})
     ours = [trial for trial in found.plan.trials if trial.name.startswith("proposal")]
-    steps._forget_earlier(run, [replace(item, mixture=half) for item in ours], said.append)
+    edited = [replace(trial, mixture=half) for trial in ours]
+    validation_rounds._forget_earlier(run, edited, said.append)
     end = "belongs to an earlier proposal, and is deleted"
     assert sorted(said) == sorted(f"validate: {trial.name} {end}" for trial in ours)
     left = {path.stem for path in trial_paths(folder.path)}

@@ -173,9 +173,9 @@ def test_another_way_to_read_results_deletes_no_results_of_an_own_trainer(tmp_pa
     def log(content):
         return StepLog(tmp_path, content, command=lambda *_, until="": until)
 
-    assert not log(changed).only_reads_otherwise  # no record is there
+    assert not log(changed).differs_only_in_reading  # no record is there
     (tmp_path / "config.yaml").write_text(json.dumps(record))
-    assert [log(c).only_reads_otherwise for c in (record, changed, more)] == [False, True, False]
+    assert [log(c).differs_only_in_reading for c in (record, changed, more)] == [False, True, False]
     for name in ("t0.json", "files/t0/a.json", "work/t0/b"):
         (tmp_path / "trials" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "trials" / name).touch()
