@@ -27,6 +27,7 @@ from mixopt.constraints.convex_limits import (
     TotalVariationRadius,
     named_limit,
 )
+from mixopt.constraints.epoch_caps import epoch_caps
 from mixopt.constraints.feasible_set import FeasibleSet
 from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
 from mixopt.constraints.limits import LinearLimit, Proportions, cap, floor, indicator
@@ -370,26 +371,7 @@ def _linear(
             yield cap(name, high, BOUNDS)
         if low > 0:
             yield floor(name, low, BOUNDS)
-    epochs = config.max_epochs_of(names)
-    if epochs and target_tokens is None:
-        raise ConfigError(
-            "constraints.max_epochs: needs the length of the full run; set propose.target_tokens"
-            " (or --tokens 25e9)"
-        )
-    for domain, max_epochs in epochs.items():
-        field = "constraints.max_epochs"
-        if domain in (config.max_epochs or {}):
-            field += f".{domain}"
-        rate = inventory[domain] / (target_tokens or 1)
-        yield LinearLimit(
-            (domain,),
-            min(max_epochs * rate, 1.0),
-            field,
-            setting=max_epochs,
-            rate=rate,
-            inventory=inventory[domain],
-            target_tokens=target_tokens or 0,
-        )
+    yield from epoch_caps(config, inventory, target_tokens)
     for branch, (low, high) in config.branch_bounds(names).items():
         members = below_branch(branch, names)
         yield from _group_limits(f"{BOUNDS}.{branch}", f"{branch}/*", members, low, high)

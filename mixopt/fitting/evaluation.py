@@ -20,7 +20,8 @@ from mixopt.errors import TrialsError
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import controls, rmse, with_objective
 from mixopt.fitting.intervals import conformal_quantile
-from mixopt.fitting.rank_correlation import MIN_SHARE_BETTER, noise_ceiling, share_better, spearman
+from mixopt.fitting.noise_ceiling import noise_ceiling
+from mixopt.fitting.rank_correlation import MIN_SHARE_BETTER, share_better, spearman
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, pooled_std

@@ -27,7 +27,8 @@ import polars as pl
 
 from mixopt.difference import size_text
 from mixopt.fitting.fit_data import FitData
-from mixopt.fitting.rank_correlation import noise_ceiling, rank_correlations, spearman_within
+from mixopt.fitting.noise_ceiling import noise_ceiling
+from mixopt.fitting.rank_correlation import rank_correlations, spearman_within
 from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective

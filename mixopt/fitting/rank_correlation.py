@@ -1,11 +1,10 @@
-"""Rank correlations of predicted and observed values, their errors, and the noise ceiling.
+"""Rank correlations of predicted and observed values, and their errors.
 
 Spearman's correlation is the measure throughout, because a search needs the order of mixtures and
 not their losses. Its lower bound uses Fisher's z with the variance of Bonett and Wright (2000),
-(1 + r^2 / 2) / (N - 3) for N mixtures. The noise ceiling is what a predictor of the true values
-reaches when the observed values contain noise.
+(1 + r^2 / 2) / (N - 3) for N mixtures.
 
-Shapes: N trials, D and M columns, Q columns: the objective and the losses, R simulated repeats.
+Shapes: N trials, D and M columns, Q columns: the objective and the losses.
 """
 
 import math
@@ -17,7 +16,6 @@ from mixopt.system import Array, IntArray
 
 NORMAL_QUANTILE = 1.6449  # 95% quantile of the standard normal distribution
 RESAMPLES = 200  # of the trials, to compare two predictors
-CEILING_REPEATS = 200  # simulations of the noise
 MIN_SHARE_BETTER = 0.5  # share of resamples above which a regressor adds something
 DECIMALS = 12  # to which values are compared
 
@@ -99,27 +97,3 @@ def share_better(ours_NQ: Array, theirs_NQ: Array, observed_NQ: Array, seed: int
 def _columnwise(scores_NQ: Array, observed_NQ: Array) -> Array:
     """Return the rank correlation of each column with the same column, shape (Q,)."""
     return np.diag(rank_correlations(scores_NQ, observed_NQ))
-
-
-def noise_ceiling(observed_N: Array, noise: float, seed: int) -> float | None:
-    """Return the mean rank correlation of the true values with values under noise.
-
-    The true values are the observed ones, shrunk to the variance that noise does not explain.
-
-    Args:
-        observed_N: Observed values of the trials.
-        noise: Standard deviation of a trial about its true value.
-        seed: Seed of the simulated noise.
-
-    Returns:
-        The correlation; None if noise explains all of the variance.
-    """
-    signal_share = 1.0 - noise**2 / max(float(observed_N.var()), 1e-300)
-    if signal_share <= 0:
-        return None
-    mean = observed_N.mean()
-    true_N = mean + np.sqrt(signal_share) * (observed_N - mean)
-    rng = np.random.default_rng(seed)
-    noise_RN = rng.normal(0.0, noise, (CEILING_REPEATS, len(observed_N)))
-    correlations = [spearman(true_N, true_N + noise_N) for noise_N in noise_RN]
-    return float(np.mean([value for value in correlations if value is not None]))

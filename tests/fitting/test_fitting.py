@@ -19,7 +19,7 @@ from mixopt.fitting import (
     select_targets,
 )
 from mixopt.fitting.intervals import held_back
-from mixopt.fitting.rank_correlation import noise_ceiling
+from mixopt.fitting.noise_ceiling import noise_ceiling
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.trials import Trials
