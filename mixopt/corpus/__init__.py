@@ -1,8 +1,7 @@
 """From documents to token shards, and back from shards to a `Corpus`.
 
-`mixopt.corpus.text` reads, extracts, deduplicates and splits documents; this package tokenizes
-them, writes the shards of each domain and split, opens and verifies them, and imports the tokens
-that other tools wrote.
+Documents are read, deduplicated and split (`domain_text.py`), tokenised, and written as shards of
+each domain and split; shards are opened and verified; tokens that other tools wrote are imported.
 """
 
 import lazy_loader as lazy

@@ -33,10 +33,11 @@ from mixopt.online import (
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
 from mixopt.pretraining.config import MixtureSource, PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
+from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import HeldOutText, Meter, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_checkpoint
 from mixopt.pretraining.models import flops_per_token
-from mixopt.pretraining.ranks import Interruption, Ranks
+from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_step import DocumentMasks, StepOutcome, Trainer
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import no_progress, progress, read_yaml

@@ -20,9 +20,10 @@ from mixopt.pretraining.directory import (
     record_config,
     run_fingerprint,
 )
+from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
-from mixopt.pretraining.ranks import Interruption, Ranks, joined
+from mixopt.pretraining.ranks import Ranks, joined
 from mixopt.reporting import table_text
 from mixopt.run_directory import working_in
 from mixopt.system import Say, git_commit, is_worker, loss_text, silent

@@ -3,6 +3,12 @@ from .forecast import (
     StageDraw as StageDraw,
     simulate_schedule as simulate_schedule,
 )
+from .learning_rate import (
+    RATE_CURVES as RATE_CURVES,
+    RateCurve as RateCurve,
+    RateCurveName as RateCurveName,
+    RateShape as RateShape,
+)
 from .order import Unit as Unit
 from .permutation import (
     RowOrder as RowOrder,
@@ -13,12 +19,6 @@ from .ranks import (
     check_ranks as check_ranks,
     deal_to_rank as deal_to_rank,
     refuse_second_split as refuse_second_split,
-)
-from .rate_curve import (
-    RATE_CURVES as RATE_CURVES,
-    RateCurve as RateCurve,
-    RateCurveName as RateCurveName,
-    RateShape as RateShape,
 )
 from .sampler import LogEntry as LogEntry, MixtureSampler as MixtureSampler
 from .sampler_input import Weights as Weights, at_least as at_least

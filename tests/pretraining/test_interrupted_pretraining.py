@@ -13,8 +13,8 @@ import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt import pretrain
 from mixopt.cli.options import app
 from mixopt.errors import RunError
+from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.ranks import Interruption
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -88,7 +88,7 @@ class DecoderSize(StepOptions):
         ff: Inner width of the SwiGLU feed-forward.
         tied: Whether the head shares the embedding's weights.
         schedule: Shape after warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
-            (mixopt.sampling.rate_curve).
+            (mixopt.sampling.learning_rate).
         experts: Routed experts of a block, in place of the feed-forward; 0: dense.
         top_k: Experts of a token.
         expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, for grouped products.
